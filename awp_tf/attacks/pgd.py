@@ -1,0 +1,130 @@
+"""Projected gradient descent (Madry et al., ICLR 2018), as a tf.while_loop."""
+
+import dataclasses
+from typing import Protocol
+
+import tensorflow as tf
+
+from awp_tf import random
+from awp_tf.attacks.objectives import Objective
+from awp_tf.attacks.starts import Start, UniformStart, ZeroStart
+from awp_tf.checks import at_least, positive
+from awp_tf.threats import Linf, Threat, box
+
+
+class Attack(Protocol):
+    """A search for the worst image near each x."""
+
+    def __call__(
+        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Images [B, H, W, C] inside the threat's ball around x and inside [0, 1].
+
+        Args:
+            objective: What to maximise, per image.
+            x: Images in [0, 1], shape [B, H, W, C].
+            seed: What the attack's noise depends on.
+            start: Images to continue from, in place of the attack's own start.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """No attack: the null object that turns a robust method into ordinary training."""
+
+    def __call__(
+        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns x."""
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class PGD:
+    """Repeats: one steepest ascent step, back into the ball, back into the pixel box.
+
+    Attributes:
+        threat: The ball.
+        steps: How many gradient steps.
+        relative_step_size: Length of a step as a fraction of epsilon (2/255 of 8/255 is 0.25).
+        start: Where to begin.
+    """
+
+    threat: Threat = Linf()
+    steps: int = 10
+    relative_step_size: float = 0.25
+    start: Start = UniformStart()
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        at_least("PGD.steps", self.steps, 1)
+        positive("PGD.relative_step_size", self.relative_step_size)
+
+    def __call__(
+        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """See Attack."""
+        first = self.start(self.threat, x, seed) if start is None else start - x
+        step_size = self.relative_step_size * self.threat.epsilon
+
+        def step(_: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            gradient = _gradient(objective, x + delta)
+            moved = self.threat.project(delta + step_size * self.threat.ascend(gradient))
+            return _ + 1, box(moved, x)
+
+        counter = tf.constant(0)
+        _, delta = tf.while_loop(
+            lambda i, _: i < self.steps, step, (counter, box(first, x)), maximum_iterations=self.steps
+        )
+        return tf.stop_gradient(tf.clip_by_value(x + delta, 0.0, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class FGSM(PGD):
+    """One full-length step from the image itself (Goodfellow et al., ICLR 2015)."""
+
+    steps: int = 1
+    relative_step_size: float = 1.0
+    start: Start = ZeroStart()
+
+
+@dataclasses.dataclass(frozen=True)
+class Restarts:
+    """Repeats an attack with other noise and keeps, for each image, the worst result.
+
+    Attributes:
+        attack: What to repeat.
+        times: How often.
+    """
+
+    attack: Attack = PGD()
+    times: int = 5
+
+    def __post_init__(self) -> None:
+        """Raises UserError where times is not at least 1."""
+        at_least("Restarts.times", self.times, 1)
+
+    def __call__(
+        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """See Attack; each run after the first has noise of its own."""
+        worst = self.attack(objective, x, seed.fold(0), start)
+        value = objective(worst)
+
+        def again(i: tf.Tensor, worst: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            found = self.attack(objective, x, seed.fold(i), start)
+            found_value = objective(found)
+            better = found_value > value
+            return i + 1, tf.where(better[:, None, None, None], found, worst), tf.where(better, found_value, value)
+
+        loop = (tf.constant(1), worst, value)
+        return tf.while_loop(lambda i, *_: i < self.times, again, loop)[1]
+
+
+def _gradient(objective: Objective, x: tf.Tensor) -> tf.Tensor:
+    """D objective / dx, [B, H, W, C]; the sum over images keeps each image's gradient its own."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = tf.reduce_sum(objective(x))
+    return tape.gradient(value, x)

@@ -1,0 +1,42 @@
+"""What TensorBoard shows of a run."""
+
+import pathlib
+from collections.abc import Mapping
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams_api
+
+
+class Board:
+    """Writes scalars, images, text and hyper-parameters to a folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Appends to folder."""
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One point of each curve."""
+        with self._writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step)
+        self._writer.flush()
+
+    def text(self, name: str, markdown: str) -> None:
+        """A page of text."""
+        with self._writer.as_default():
+            tf.summary.text(name, markdown, step=0)
+
+    def hparams(self, settings: Mapping[str, str | float | int]) -> None:
+        """The run's row in the HPARAMS tab."""
+        with self._writer.as_default():
+            hparams_api.hparams(dict(settings))
+
+    def images(self, step: int, clean: tf.Tensor, adversarial: tf.Tensor) -> None:
+        """Clean images, adversarial ones, and their difference: grey is none, black and white the largest."""
+        difference = adversarial - clean
+        largest = tf.reduce_max(tf.abs(difference), axis=[1, 2, 3], keepdims=True)
+        difference = tf.clip_by_value(difference / (2 * largest + 1e-12) + 0.5, 0.0, 1.0)
+        with self._writer.as_default():
+            for name, images in (("clean", clean), ("adversarial", adversarial), ("difference", difference)):
+                tf.summary.image(f"validation/{name}", images, step, max_outputs=len(images))
+        self._writer.flush()

@@ -1,0 +1,95 @@
+"""What a run needs to go on exactly where it stopped, and how files are written whole or not at all."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import sys
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_NAME = re.compile(r"step-(\d+)\.index$")
+
+
+@dataclasses.dataclass
+class Progress(tf.train.experimental.PythonState):
+    """Where a run stands; goes into the checkpoint beside weights and optimizer.
+
+    Attributes:
+        step: Training steps taken.
+        epoch: Epochs finished, their validation included.
+        best: Best validation robust accuracy so far.
+        best_epoch: The epoch (from 1) that reached it.
+        sums: Sums over the steps of the unfinished epoch, by name.
+        stopped: Whether early stopping ended training.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    stopped: bool = False
+
+    def serialize(self) -> str:
+        """All fields as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def deserialize(self, string_value: bytes) -> None:
+        """The inverse of serialize."""
+        for name, value in json.loads(string_value).items():
+            setattr(self, name, value)
+
+
+class Checkpoints:
+    """The newest two states of a run, in a folder."""
+
+    def __init__(self, folder: pathlib.Path, progress: Progress, **objects: Any) -> None:
+        """Keeps progress and objects (network, optimizer, ...) in folder."""
+        self._folder = folder
+        self._progress = progress
+        self._checkpoint = tf.train.Checkpoint(progress=progress, **objects)
+
+    def save(self) -> None:
+        """Writes the present state; the index file comes last, so a half-written state has none."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._checkpoint.write(str(self._folder / f"step-{self._progress.step}"))
+        kept = {f"step-{step}" for step in self._steps()[:2]}
+        for file in self._folder.glob("step-*"):
+            if file.name.split(".")[0] not in kept:
+                file.unlink()
+
+    def restore(self) -> bool:
+        """Goes back to the newest readable state; says so for each unreadable one. False: there is none."""
+        for step in self._steps():
+            path = str(self._folder / f"step-{step}")
+            try:
+                self._checkpoint.read(path).assert_consumed()
+            except (tf.errors.OpError, ValueError, AssertionError, UnicodeDecodeError) as error:
+                reason = str(error).splitlines()[0][:150]
+                print(f"warning: {path} cannot be read ({reason}); trying the checkpoint before it", file=sys.stderr)
+            else:
+                return True
+        return False
+
+    def _steps(self) -> list[int]:
+        """Steps with a complete checkpoint, newest first."""
+        found = (_NAME.search(file.name) for file in self._folder.glob("step-*.index"))
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def save_network(network: keras.Model, path: pathlib.Path) -> None:
+    """Saves network as .keras; path holds either the old file or the new one, never half of it."""
+    part = path.with_name(f".{path.name}.part.keras")
+    network.save(part)
+    os.replace(part, path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text; path holds either the old text or the new one, never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

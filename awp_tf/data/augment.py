@@ -1,0 +1,106 @@
+"""Augmentation of whole batches as the references do it; a pure function of images and seed."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import tensorflow as tf
+
+from awp_tf.checks import UserError, at_least, not_negative
+from awp_tf.random import Seed
+
+
+class Augment(Protocol):
+    """Changes a batch of images [B, H, W, C] at random, keeping shape and type."""
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """The changed images."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NoAugment:
+    """Images as they are."""
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """Returns images."""
+        return images
+
+
+@dataclasses.dataclass(frozen=True)
+class PadCropFlip:
+    """Pads, cuts a random window of the old size, and mirrors half of the images.
+
+    Attributes:
+        pad: Pixels added on every side.
+        mode: "reflect" (AT on CIFAR-10) or "zero" (TRADES, MART, AT on CIFAR-100).
+        flip: Whether to mirror.
+    """
+
+    pad: int = 4
+    mode: str = "reflect"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        at_least("PadCropFlip.pad", self.pad, 0)
+        if self.mode not in ("reflect", "zero"):
+            raise UserError(f'PadCropFlip.mode: expected "reflect" or "zero", received {self.mode!r}.')
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """See Augment."""
+        batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+        kind = "REFLECT" if self.mode == "reflect" else "CONSTANT"
+        padded = tf.pad(images, [[0, 0], [self.pad, self.pad], [self.pad, self.pad], [0, 0]], kind)
+        offsets = _integers(seed.fold(0), [batch, 2], 2 * self.pad + 1)
+        rows = offsets[:, :1] + tf.range(height)
+        columns = offsets[:, 1:] + tf.range(width)
+        if self.flip:
+            mirrored = _integers(seed.fold(1), [batch, 1], 2) == 1
+            columns = tf.where(mirrored, columns[:, ::-1], columns)
+        return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotate:
+    """Turns each image about its centre by U(-degrees, degrees): nearest pixel, black outside."""
+
+    degrees: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError where degrees is negative."""
+        not_negative("Rotate.degrees", self.degrees)
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """See Augment."""
+        turn = tf.random.stateless_uniform([tf.shape(images)[0]], seed.key, -1.0, 1.0)
+        angle = turn * (self.degrees * math.pi / 180)
+        cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
+        x, y = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
+        rows = [cos, -sin, x - x * cos + y * sin, sin, cos, y - x * sin - y * cos, zero, zero]
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack(rows, axis=1),
+            output_shape=tf.shape(images)[1:3],
+            fill_value=0.0,
+            interpolation="NEAREST",
+            fill_mode="CONSTANT",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """One augmentation after the other, each with noise of its own."""
+
+    parts: Sequence[Augment] = ()
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """See Augment."""
+        for index, part in enumerate(self.parts):
+            images = part(images, seed.fold(index))
+        return images
+
+
+def _integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, seed.key, 0, below, dtype=tf.int32)

@@ -1,0 +1,85 @@
+"""Reads tensorflow-datasets, and says quickly and plainly why it cannot."""
+
+import concurrent.futures
+import difflib
+import urllib.error
+import urllib.request
+from typing import Any
+
+import numpy as np
+
+from awp_tf.checks import UserError
+
+_PROBE = "https://storage.googleapis.com"
+_PROBE_SECONDS = 5.0
+
+
+def read(name: str, data_dir: str | None) -> tuple[Any, Any, list[str]]:
+    """((images, labels), (images, labels), class names) of the train and test splits.
+
+    Raises:
+        UserError: See awp_tf.data.sources.tfds_source.
+    """
+    import tensorflow_datasets as tfds  # noqa: PLC0415 (it takes seconds)
+
+    builder = _builder(tfds, name, data_dir)
+    missing = {"train", "test"} - set(builder.info.splits or ("train", "test"))
+    if missing or builder.info.supervised_keys != ("image", "label"):
+        raise UserError(
+            f"{name}: expected an image classification set with splits train and test; this is another kind."
+        )
+    if not builder.is_prepared():
+        _download(builder, name)
+    splits = [_load(tfds, builder, split) for split in ("train", "test")]
+    return splits[0], splits[1], list(builder.info.features["label"].names)
+
+
+def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"tfds_source.name: expected a data set of tensorflow-datasets, received {name!r}.{hint}"
+        ) from None
+
+
+def _download(builder: Any, name: str) -> None:
+    if not _online():
+        raise UserError(
+            f"{name}: not prepared in {builder.data_dir}, and there is no network to download it. Set TFDS_DATA_DIR "
+            "to a folder that has it, or add --gin_file=gin/digits.gin for the embedded handwritten digits."
+        )
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError) as error:
+        raise UserError(
+            f"{name}: could not be downloaded to {builder.data_dir}; {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _online() -> bool:
+    """Whether the world answers within seconds (TFDS itself retries for minutes)."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    probe = pool.submit(urllib.request.urlopen, _PROBE, timeout=_PROBE_SECONDS)
+    try:
+        probe.result(timeout=_PROBE_SECONDS + 1).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, concurrent.futures.TimeoutError):
+        return False
+    finally:
+        pool.shutdown(wait=False)
+    return True
+
+
+def _load(tfds: Any, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        data = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+    except Exception as error:  # TFDS and TF raise many kinds for broken or ragged files
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{builder.name} ({split}): expected readable images of one size; {reason}") from error
+    images, labels = tfds.as_numpy(data)
+    return images, labels

@@ -1,0 +1,177 @@
+"""Runs training steps under a tf.distribute strategy: epochs, validation, logs, exact resume."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.board import Board
+from awp_tf.checkpoints import Checkpoints, Progress, save_network
+from awp_tf.checks import UserError, at_least
+from awp_tf.console import Clock, Console, epoch_line
+from awp_tf.data.pipeline import Batches
+from awp_tf.interrupt import Interrupt, Interrupted
+from awp_tf.trainer import RobustTrainer
+
+# Fetching logs waits for the device, so it is done for this many steps at a time.
+_STEPS_PER_FETCH = 20
+
+Validate = Callable[[Callable[[int], None]], dict[str, float]]
+
+
+class Loop:
+    """Trains to the end from wherever the folder's newest checkpoint stands.
+
+    Attributes:
+        progress: Where the run stands.
+    """
+
+    def __init__(
+        self,
+        trainer: RobustTrainer,
+        batches: Batches,
+        validate: Validate,
+        *,
+        epochs: int,
+        folder: pathlib.Path,
+        patience: int | None = None,
+        after_epoch: Callable[[Board, int], None] = lambda board, step: None,
+    ) -> None:
+        """Prepares a run; call it inside the scope of the strategy that created trainer.
+
+        Args:
+            trainer: Compiled.
+            batches: Training batches.
+            validate: Measures trainer.averaged.network: "train/..." and "validation/..." accuracies
+                ("clean", "robust"); calls its argument after every batch.
+            epochs: How long.
+            folder: Where checkpoints, best.keras, last.keras and tensorboard/ go.
+            patience: Stop after this many epochs without a better validation robust accuracy.
+            after_epoch: Adds to TensorBoard after each epoch.
+        """
+        at_least("epochs", epochs, 1)
+        if patience is not None:
+            at_least("patience", patience, 1)
+        self._trainer, self._batches, self._validate = trainer, batches, validate
+        self._epochs, self._folder, self._patience = epochs, folder, patience
+        self._after_epoch = after_epoch
+        self._strategy = tf.distribute.get_strategy()
+        self._pending: list[dict[str, tf.Tensor]] = []
+        self._clock = Clock()
+        self.progress = Progress()
+        self._checkpoints = Checkpoints(
+            folder / "checkpoints",
+            self.progress,
+            network=trainer.network,
+            averaged=trainer.averaged_network,
+            optimizer=trainer.optimizer,
+        )
+        self._board = Board(folder / "tensorboard")
+
+    def run(self) -> None:
+        """Trains; returns when all epochs are over or early stopping says so.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state has been saved.
+            UserError: The loss became NaN or infinite; the last good checkpoint is kept.
+        """
+        resumed = self._checkpoints.restore()
+        self._console = Console("training", self._images(self._epochs), self.progress.step * self._batches.batch_size)
+        if resumed:
+            self._console.line(f"going on from epoch {self.progress.epoch}, step {self.progress.step}")
+        with Interrupt() as interrupt:
+            try:
+                self._run_epochs(interrupt)
+            except Interrupted:
+                self._fetch()
+                self._checkpoints.save()
+                raise
+            finally:
+                self._console.close()
+
+    def _run_epochs(self, interrupt: Interrupt) -> None:
+        per_epoch = self._batches.steps_per_epoch
+        data = self._distributed_data()
+        # The signature leaves the batch size open: one trace serves the last, smaller batch too.
+        train_step = tf.function(self._distributed_step, input_signature=[data.element_spec], autograph=False)
+        stream = iter(data)
+        while self.progress.epoch < self._epochs and not self.progress.stopped:
+            while self.progress.step < (self.progress.epoch + 1) * per_epoch:
+                self._note(train_step(next(stream)))
+                interrupt.check()
+            self._fetch()
+            self._clock.pause()
+            self._finish_epoch(self._validate(lambda images: interrupt.check()))
+            self._clock.resume()
+
+    def _distributed_data(self) -> Any:
+        data = self._batches.dataset(self.progress.step, self._epochs * self._batches.steps_per_epoch)
+        return self._strategy.experimental_distribute_dataset(data)
+
+    def _note(self, logs: dict[str, tf.Tensor]) -> None:
+        self._pending.append(logs)
+        self.progress.step += 1
+        if len(self._pending) >= _STEPS_PER_FETCH:
+            self._fetch()
+
+    def _distributed_step(self, batch: Any) -> dict[str, tf.Tensor]:
+        logs = self._strategy.run(self._trainer.train_step, args=(batch,))
+        return {name: self._strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    def _fetch(self) -> None:
+        """Brings the logs of the last steps to the host and adds them up."""
+        if not self._pending:
+            return
+        logs = [{name: float(value) for name, value in step.items()} for step in self._pending]
+        first = self.progress.step - len(logs)
+        self._pending = []
+        for step, values in enumerate(logs, start=first):
+            self._refuse_non_finite(step, values["loss"])
+            for name, value in {**values, "steps": 1.0}.items():
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+        images = len(logs) * self._batches.batch_size
+        speed = self._clock.lap(images)
+        self._console.advance(images)
+        self._console.note(loss=f"{logs[-1]['loss']:.4f}")
+        rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
+        means = {name: float(np.mean([values[name] for values in logs])) for name in logs[0]}
+        means["train/loss"] = means.pop("loss")
+        self._board.scalars(self.progress.step, {**means, "learning_rate": rate, "speed/images_per_second": speed})
+
+    def _refuse_non_finite(self, step: int, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise UserError(
+                f"step {step}: the loss is {loss}; expected a finite number. The last good checkpoint is kept in "
+                f"{self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
+            )
+
+    def _finish_epoch(self, values: dict[str, float]) -> None:
+        """Logs, keeps the best network, saves the state."""
+        progress = self.progress
+        steps = progress.sums.pop("steps")
+        values["train/epoch_loss"] = progress.sums["loss"] / steps
+        progress.sums = {}
+        progress.epoch += 1
+        better = values["validation/robust"] > progress.best
+        if better:
+            progress.best, progress.best_epoch = values["validation/robust"], progress.epoch
+            save_network(self._trainer.averaged.network, self._folder / "best.keras")
+        if self._patience is not None:
+            progress.stopped = progress.epoch - progress.best_epoch >= self._patience
+        if progress.epoch == self._epochs or progress.stopped:
+            save_network(self._trainer.averaged.network, self._folder / "last.keras")
+        self._board.scalars(progress.step, values)
+        self._after_epoch(self._board, progress.step)
+        self._checkpoints.save()
+        self._print_epoch(values, better)
+
+    def _print_epoch(self, values: dict[str, float], better: bool) -> None:
+        shown = {**values, "train/loss": values["train/epoch_loss"], "speed/images_per_second": self._clock.training()}
+        left = self._clock.remaining(self._images(self._epochs - self.progress.epoch))
+        self._console.line(epoch_line(self.progress.epoch, self._epochs, shown, remaining=left, best=better))
+
+    def _images(self, epochs: int) -> int:
+        return epochs * self._batches.images_per_epoch

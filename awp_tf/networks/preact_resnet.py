@@ -1,0 +1,70 @@
+"""PreActResNet-18 (He et al., ECCV 2016) in the variant of the AWP authors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from awp_tf.checks import at_least
+from awp_tf.networks.layers import Normalize, at_least_float32, bn_relu, conv
+
+
+def preact_resnet18(
+    *,
+    shape: Sequence[int] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 64,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    synchronized: bool = False,
+) -> keras.Model:
+    """Images in [0, 1] to logits; 11,172,170 parameters at the defaults.
+
+    Args:
+        shape: Height, width, channels.
+        classes: How many logits.
+        width: Channels of the first stage; the others have 2, 4 and 8 times as many.
+        mean: Subtracted from the pixels, per channel.
+        std: Divides them.
+        synchronized: Whether BatchNorm shares its statistics between replicas.
+
+    Returns:
+        A network whose layers are named as the modules of the PyTorch reference.
+
+    Raises:
+        UserError: A size is not a whole number >= 1.
+    """
+    at_least("preact_resnet18.width", width, 1)
+    inputs = keras.Input(tuple(shape), name="images", dtype=at_least_float32())
+    x = Normalize(mean, std, name="normalize", dtype=at_least_float32())(inputs)
+    x = conv(x, width, initializer=_torch_default(), name="conv1")
+    for stage in range(4):
+        for index in range(2):
+            stride = 2 if stage > 0 and index == 0 else 1
+            x = _block(x, width * 2**stage, stride, synchronized, f"layer{stage + 1}.{index}")
+    x = bn_relu(x, synchronized=synchronized, name="bn")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    logits = keras.layers.Dense(
+        classes,
+        kernel_initializer=_torch_default(),
+        bias_initializer=keras.initializers.RandomUniform(-(x.shape[-1] ** -0.5), x.shape[-1] ** -0.5),
+        dtype=at_least_float32(),
+        name="linear",
+    )(x)
+    return keras.Model(inputs, logits, name="preact_resnet18")
+
+
+def _block(x: Any, filters: int, stride: int, synchronized: bool, name: str) -> Any:
+    """Two 3x3 convolutions; a changed shape is projected from the activated input, without BatchNorm."""
+    h = bn_relu(x, synchronized=synchronized, name=f"{name}.bn1")
+    if stride != 1 or x.shape[-1] != filters:
+        x = conv(h, filters, size=1, stride=stride, initializer=_torch_default(), name=f"{name}.shortcut.0")
+    h = conv(h, filters, stride=stride, initializer=_torch_default(), name=f"{name}.conv1")
+    h = bn_relu(h, synchronized=synchronized, name=f"{name}.bn2")
+    h = conv(h, filters, initializer=_torch_default(), name=f"{name}.conv2")
+    return keras.layers.Add(name=f"{name}.add")([h, x])
+
+
+def _torch_default() -> keras.initializers.Initializer:
+    """U(+-1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

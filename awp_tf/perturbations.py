@@ -1,0 +1,125 @@
+"""Searches for the worst weights near the current ones: perturbation(weights, gradient, seed).
+
+Siblings of the attacks, one space up: handed the weights and a function that gives the gradient of
+the outer loss (averaged over all replicas), they return nearby weights and write no variable.
+Only tensors of rank >= 2 move: kernels, never biases or BatchNorm parameters.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import tensorflow as tf
+
+from awp_tf import random
+from awp_tf.checks import at_least, not_negative
+
+Weights = Sequence[tf.Tensor]
+Gradient = Callable[[Weights], Weights]
+
+
+class Perturbation(Protocol):
+    """A search for the worst weights near the given ones."""
+
+    def __call__(
+        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
+    ) -> Weights:
+        """Nearby weights, in the order of weights.
+
+        Args:
+            weights: The centre.
+            gradient: The gradient of the outer loss at any weights.
+            seed: The same on every replica, so that all train at the same point.
+            start: Nearby weights to continue from, in place of the centre.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """No perturbation: the null object that turns AWP off."""
+
+    def __call__(
+        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
+    ) -> Weights:
+        """Returns weights; the gradient is never asked for."""
+        return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class AWP:
+    """Adversarial weight perturbation (Wu et al., NeurIPS 2020, eqs. 8 and 10).
+
+    v_l <- v_l + (gamma / steps) ||w_l|| g_l / ||g_l||, then ||v_l|| <= gamma ||w_l||, layer by layer.
+
+    Attributes:
+        gamma: Largest ||v_l|| / ||w_l||; 0.01 for AT and 0.005 for TRADES in the authors' code.
+        steps: Gradient steps (K2 in the paper).
+    """
+
+    gamma: float = 0.01
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        not_negative("AWP.gamma", self.gamma)
+        at_least("AWP.steps", self.steps, 1)
+
+    def __call__(
+        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
+    ) -> Weights:
+        """See Perturbation."""
+        vs = [n - w for n, w in zip(weights if start is None else start, weights, strict=True)]
+        for _ in range(self.steps):
+            gradients = gradient(_add(weights, vs))
+            vs = [self._ascend(*wvg) for wvg in zip(weights, vs, gradients, strict=True)]
+        return _add(weights, vs)
+
+    def _ascend(self, weight: tf.Tensor, v: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        if weight.shape.rank < 2:
+            return v
+        radius = self.gamma * tf.norm(weight)
+        moved = v + radius / self.steps * _unit(gradient)
+        return moved * tf.minimum(1.0, radius / (tf.norm(moved) + 1e-20))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPerturbation:
+    """The paper's control (RWP): the length of AWP in a random direction, fresh at every step.
+
+    Attributes:
+        gamma: ||v_l|| / ||w_l||.
+    """
+
+    gamma: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raises UserError where gamma is negative."""
+        not_negative("RandomPerturbation.gamma", self.gamma)
+
+    def __call__(
+        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
+    ) -> Weights:
+        """See Perturbation; start and gradient play no part."""
+        return [self._shift(w, seed.fold(layer)) for layer, w in enumerate(weights)]
+
+    def _shift(self, weight: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+        if weight.shape.rank < 2:
+            return weight
+        direction = tf.random.stateless_normal(weight.shape, seed.key, dtype=weight.dtype)
+        return weight + self.gamma * tf.norm(weight) * _unit(direction)
+
+
+def relative_norm(weights: Weights, nearby: Weights) -> tf.Tensor:
+    """||v|| / ||w|| of a group of tensors of rank >= 2 taken together; a scalar."""
+    v = [n - w for n, w in zip(nearby, weights, strict=True)]
+    return tf.linalg.global_norm(v) / (tf.linalg.global_norm(weights) + 1e-20)
+
+
+def _unit(direction: tf.Tensor) -> tf.Tensor:
+    """Direction at length one; zero where it has none."""
+    return direction / (tf.norm(direction) + 1e-20)
+
+
+def _add(weights: Weights, vs: Weights) -> Weights:
+    return [w + v for w, v in zip(weights, vs, strict=True)]

@@ -1,0 +1,77 @@
+"""The folder of a run: it belongs to one configuration, and its result is written once."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Mapping
+
+from awp_tf.board import Board
+from awp_tf.checkpoints import write_text
+from awp_tf.checks import UserError
+
+Result = dict[str, dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps config.gin, checkpoints, tensorboard, best.keras, last.keras and result.json.
+
+    Attributes:
+        path: The folder; it need not exist.
+        config: The resolved configuration of the run.
+    """
+
+    path: pathlib.Path
+    config: str
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the folder is another's."""
+        if not self.path.exists() or not any(self.path.iterdir() if self.path.is_dir() else [self.path]):
+            return
+        if not self._config_file.is_file():
+            raise UserError(f"{self.path}: expected a new or empty folder or one of a run; choose another --workdir.")
+        saved = self._config_file.read_text(encoding="utf-8")
+        if saved != self.config:
+            pairs = itertools.zip_longest(saved.splitlines(), self.config.splitlines(), fillvalue="(nothing)")
+            there, here = next(((a, b) for a, b in pairs if a != b), ("", ""))
+            raise UserError(
+                f"{self.path}: holds a run with another configuration (there: {there!r}, here: {here!r}); "
+                "choose another --workdir, or delete that folder."
+            )
+
+    def create(self, hparams: Mapping[str, str | int | float]) -> None:
+        """Makes the folder, unless it is there already, and notes what is run in it.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._config_file.exists():
+                return
+            write_text(self._config_file, self.config)
+            board = Board(self.path / "tensorboard")
+            board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
+            board.hparams(hparams)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error}); choose another --workdir.") from error
+
+    def result(self) -> Result | None:
+        """What a finished run measured; None while it is not finished."""
+        if not self._result_file.is_file():
+            return None
+        result: Result = json.loads(self._result_file.read_text(encoding="utf-8"))
+        return result
+
+    def finish(self, result: Result) -> None:
+        """Writes the result; from here on the run is finished."""
+        write_text(self._result_file, json.dumps(result, indent=2) + "\n")
+
+    @property
+    def _config_file(self) -> pathlib.Path:
+        return self.path / "config.gin"
+
+    @property
+    def _result_file(self) -> pathlib.Path:
+        return self.path / "result.json"

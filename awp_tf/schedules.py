@@ -1,0 +1,196 @@
+"""Whatever changes over time, as a function of the epoch.
+
+Schedules are plain objects `schedule(epoch) -> value` on a real-valued epoch, so they scale with
+the length of a run. LearningRate turns one into what a Keras optimizer takes; at_epoch sets every
+scheduled field of an attack, method or perturbation, so a step never asks what time it is.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import keras
+import tensorflow as tf
+
+from awp_tf.checks import UserError, at_least, not_negative, positive
+
+T = TypeVar("T")
+
+
+class Schedule:
+    """A value that changes over the epochs of a run."""
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """The value at a float64 epoch in 0..epochs."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Schedule):
+    """The same value at all times."""
+
+    value: float
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        return tf.constant(self.value, tf.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup(Schedule):
+    """0 before `epochs` epochs are over, `value` from then on (awp_warmup of the reference)."""
+
+    value: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting is negative."""
+        not_negative("Warmup.value", self.value)
+        not_negative("Warmup.epochs", self.epochs)
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        return tf.where(epoch >= self.epochs, tf.constant(self.value, tf.float64), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Starts at `initial` and is multiplied by `factor` at each of `drops`, fractions of the run."""
+
+    initial: float
+    epochs: int
+    drops: Sequence[float] = (0.5, 0.75)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        _check_run(self)
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        dropped = [tf.cast(epoch / self.epochs >= drop, tf.float64) for drop in self.drops]
+        return self.initial * tf.cast(self.factor, tf.float64) ** tf.add_n(dropped)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+    """From `initial` to 0 along half a cosine."""
+
+    initial: float
+    epochs: int
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        _check_run(self)
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        return 0.5 * self.initial * (1 + tf.cos(math.pi * epoch / self.epochs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolated(Schedule):
+    """Straight lines through (points[i], values[i]), points in fractions of the run.
+
+    Attributes:
+        initial: What the values are multiples of.
+        epochs: The length of the run.
+        points: Increasing, from 0 to 1.
+        values: As many as points.
+    """
+
+    initial: float
+    epochs: int
+    points: Sequence[float] = (0.0, 1.0)
+    values: Sequence[float] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        _check_run(self)
+        if len(self.points) != len(self.values) or list(self.points) != sorted(set(self.points)):
+            raise UserError(
+                f"{type(self).__name__}: expected increasing points and as many values, "
+                f"received {self.points} and {self.values}."
+            )
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        t = epoch / self.epochs
+        value = tf.constant(self.values[0], tf.float64)
+        corners = list(zip(self.points, self.values, strict=True))
+        for (left, low), (right, high) in itertools.pairwise(corners):
+            line = low + (high - low) * tf.clip_by_value((t - left) / (right - left), 0.0, 1.0)
+            value = tf.where(t >= left, line, value)
+        return self.initial * value
+
+
+@dataclasses.dataclass(frozen=True)
+class Cyclic(Interpolated):
+    """Up to `initial` at 40 % of the run, then down to 0."""
+
+    points: Sequence[float] = (0.0, 0.4, 1.0)
+    values: Sequence[float] = (0.0, 1.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Interpolated):
+    """Constant for a third, to a tenth at two thirds, to a hundredth at the end."""
+
+    points: Sequence[float] = (0.0, 1 / 3, 2 / 3, 1.0)
+    values: Sequence[float] = (1.0, 1.0, 0.1, 0.01)
+
+
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of epochs as a learning rate of 0-based steps.
+
+    The reference codes look at the clock in two ways. AT asks before each step where that step will
+    end, (step + 1) / steps_per_epoch, so a drop at epoch 100 comes one step early; TRADES and MART
+    count epochs from 1 and keep the rate for a whole epoch.
+    """
+
+    def __init__(self, schedule: Schedule, steps_per_epoch: int, whole_epochs: bool = False) -> None:
+        """Binds the schedule to a number of steps per epoch.
+
+        Args:
+            schedule: The rate as a function of the epoch.
+            steps_per_epoch: How many steps an epoch has.
+            whole_epochs: Change only between epochs (TRADES, MART), not within (AT).
+        """
+        at_least("LearningRate.steps_per_epoch", steps_per_epoch, 1)
+        self.schedule = schedule
+        self.steps_per_epoch = steps_per_epoch
+        self.whole_epochs = whole_epochs
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate at a 0-based step, in Keras' float type."""
+        step = tf.cast(step, tf.int64)
+        if self.whole_epochs:
+            epoch = tf.cast(step // self.steps_per_epoch + 1, tf.float64)
+        else:
+            epoch = tf.cast(step + 1, tf.float64) / self.steps_per_epoch
+        return tf.cast(self.schedule(epoch), keras.config.floatx())
+
+
+def at_epoch(part: T, epoch: tf.Tensor, dtype: tf.DType = tf.float32) -> T:
+    """A copy of a dataclass with every schedule in it, at any depth, replaced by its value now.
+
+    Args:
+        part: An attack, method or perturbation; returned as it is if nothing in it is scheduled.
+        epoch: The time, a float64 scalar.
+        dtype: The type of the values.
+    """
+    if isinstance(part, Schedule):
+        return tf.cast(part(epoch), dtype)
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return part
+    old = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    new = {name: at_epoch(value, epoch, dtype) for name, value in old.items()}
+    changed = {name: value for name, value in new.items() if value is not old[name]}
+    return dataclasses.replace(part, **changed) if changed else part
+
+
+def _check_run(schedule: Any) -> None:
+    positive(f"{type(schedule).__name__}.initial", schedule.initial)
+    positive(f"{type(schedule).__name__}.epochs", schedule.epochs)

@@ -1,0 +1,118 @@
+"""Threat models: which perturbations of an image an adversary may make.
+
+A threat is a ball around the image, in units of [0, 1] pixels, cut by the pixel box. It knows three
+things: how to project onto the ball, which unit step climbs steepest, and how to draw a start.
+"""
+
+import dataclasses
+import fractions
+from typing import Protocol, TypeVar
+
+import tensorflow as tf
+
+from awp_tf import random
+from awp_tf.checks import UserError, positive
+
+T = TypeVar("T")
+
+
+class Threat(Protocol):
+    """A ball of radius epsilon around an image."""
+
+    @property
+    def epsilon(self) -> float:
+        """The radius, in units of [0, 1] pixels."""
+        ...
+
+    def project(self, delta: tf.Tensor) -> tf.Tensor:
+        """The point of the ball nearest to delta [B, H, W, C]."""
+        ...
+
+    def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The step of length one (in this norm) along which gradient [B, H, W, C] climbs steepest."""
+        ...
+
+    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+        """A random point of the ball in the shape of like [B, H, W, C]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Linf:
+    """Every pixel value may change by at most epsilon.
+
+    Attributes:
+        epsilon: The radius, in (0, 1]; a text such as "8/255" is read as a fraction.
+    """
+
+    epsilon: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        """Raises UserError where epsilon is not a radius in pixel units."""
+        object.__setattr__(self, "epsilon", _radius("Linf.epsilon", self.epsilon, largest=1.0))
+
+    def project(self, delta: tf.Tensor) -> tf.Tensor:
+        """See Threat."""
+        return tf.clip_by_value(delta, -self.epsilon, self.epsilon)
+
+    def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
+        """See Threat."""
+        return tf.sign(gradient)
+
+    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+        """Uniform in the ball."""
+        return (2 * random.uniform(seed, like) - 1) * self.epsilon
+
+
+@dataclasses.dataclass(frozen=True)
+class L2:
+    """The Euclidean norm of the change is at most epsilon.
+
+    Attributes:
+        epsilon: The radius in units of [0, 1] pixels, in (0, 10]; "128/255" is read as a fraction.
+    """
+
+    epsilon: float = 128 / 255
+
+    def __post_init__(self) -> None:
+        """Raises UserError where epsilon is not a radius in pixel units."""
+        object.__setattr__(self, "epsilon", _radius("L2.epsilon", self.epsilon, largest=10.0))
+
+    def project(self, delta: tf.Tensor) -> tf.Tensor:
+        """See Threat. The 1e-7 is that of torch.renorm, which the reference uses."""
+        norm = _norm(delta)
+        return delta * tf.where(norm > self.epsilon, self.epsilon / (norm + 1e-7), 1.0)
+
+    def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
+        """See Threat; zero where the gradient is zero."""
+        return gradient / (_norm(gradient) + 1e-10)
+
+    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+        """Uniform direction and uniform length, as in the reference (not uniform in volume)."""
+        direction = random.normal(seed.fold(0), like)
+        length = random.uniform(seed.fold(1), like[:, :1, :1, :1])
+        return direction * (self.epsilon * length / (_norm(direction) + 1e-12))
+
+
+def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Delta cut so that x + delta stays in [0, 1]; for x in the box this never lengthens delta."""
+    return tf.clip_by_value(delta, -x, 1 - x)
+
+
+def _norm(delta: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3], keepdims=True))
+
+
+def _radius(name: str, value: T, largest: float) -> T | float:
+    """Value as a float; schedules and tensors are left as they are."""
+    if not isinstance(value, (int, float, str)):
+        return value
+    try:
+        radius = float(fractions.Fraction(value) if isinstance(value, str) else value)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f'{name}: expected a number or a fraction such as "8/255", received {value!r}.') from None
+    positive(name, radius)
+    if not radius <= largest:
+        advice = f'pixels are in [0, 1] here, so write "{value}/255" for {value} grey levels'
+        raise UserError(f"{name}: expected at most {largest:g}, received {value!r}; {advice}.")
+    return radius

@@ -1,0 +1,198 @@
+"""The training step: worst inputs, then worst weights, then descend (Wu et al., 2020, Algorithm 1)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from awp_tf import random
+from awp_tf.attacks import Attack, untargeted
+from awp_tf.averaging import Averaging, Latest
+from awp_tf.checks import UserError, at_least, not_negative
+from awp_tf.functional import Recorder, Tensors, bind, frozen, read
+from awp_tf.methods import Method
+from awp_tf.perturbations import Identity, Perturbation, relative_norm
+from awp_tf.schedules import at_epoch
+
+
+class RobustTrainer(keras.Model):
+    """Trains a network with any choice of method, attack and weight perturbation.
+
+    Works with `compile(optimizer)` and `fit(dataset)` of plain Keras, and inside
+    `strategy.run(trainer.train_step, ...)`. Everything random is a function of seed and the
+    optimizer's step count, so a resumed run repeats what an uninterrupted one does.
+
+    Attributes:
+        network: What is trained; use it, or averaged.network, once training is over.
+        averaged: Owns the network to evaluate and to save.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        method: Method,
+        attack: Attack,
+        perturbation: Perturbation = Identity(),
+        weight_decay: float = 0.0,
+        alternations: int = 1,
+        averaging: Callable[[keras.Model], Averaging] = Latest,
+        steps_per_epoch: int = 1,
+        seed: int = 0,
+        xla: bool | str = "auto",
+    ) -> None:
+        """Create it inside strategy.scope(), like the network and the optimizer.
+
+        Args:
+            network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
+            method: Inner objective and outer loss.
+            attack: Maximises the objective over images.
+            perturbation: Maximises the outer loss over weights.
+            weight_decay: Times the (perturbed) weights, added to every gradient.
+            alternations: How often attack and perturbation take turns (A in the paper).
+            averaging: Latest or EMA; called with network.
+            steps_per_epoch: The epoch of schedules inside method, attack and perturbation.
+            seed: What all noise depends on.
+            xla: Compile attack and gradients; "auto" does so where there is a GPU.
+
+        Raises:
+            UserError: A setting makes no sense.
+        """
+        super().__init__(name="robust_trainer")
+        not_negative("RobustTrainer.weight_decay", weight_decay)
+        at_least("RobustTrainer.alternations", alternations, 1)
+        self.network = network
+        self.averaged = averaging(network)
+        self.averaged_network = self.averaged.network
+        self.method, self.attack, self.perturbation = method, attack, perturbation
+        self.weight_decay, self.alternations = weight_decay, alternations
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        jit = _resolve_xla(xla)
+        self._craft = _compiled(self._craft_pure, jit)
+        self._gradients = _compiled(self._gradients_pure, jit)
+        self._clean_accuracy = keras.metrics.Mean("clean_accuracy")
+        self._robust_accuracy = keras.metrics.Mean("robust_accuracy")
+
+    def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
+        """As keras.Model.compile, without a loss: that is the method's business."""
+        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
+        self.optimizer.build(self.network.trainable_variables)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of the network under training."""
+        return self.network(x, training=training)
+
+    def train_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step on images [B, H, W, C] and labels [B].
+
+        Returns:
+            "loss", the outer loss at the nearby weights, and ||v|| / ||w|| per group of layers; the
+            same on every replica.
+        """
+        x, y = batch
+        step = tf.convert_to_tensor(self.optimizer.iterations.value)
+        epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
+        weights = read(self.network.trainable_variables)
+        state = read(self.network.non_trainable_variables)
+
+        x_adv, nearby = self._search(weights, state, x, y, epoch, step)
+        loss, gradients, state = self._gradients(nearby, state, x, x_adv, y, epoch)
+        self._write(nearby, gradients, state, step)
+        return {"loss": _mean([loss])[0], **self._relative_norms(weights, nearby)}
+
+    def test_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Accuracy on clean images and under the training attack, the network in evaluation mode."""
+        x, y = batch
+        predict = frozen(self.network)
+        x_adv = self.attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
+        for metric, images in ((self._clean_accuracy, x), (self._robust_accuracy, x_adv)):
+            metric.update_state(tf.cast(tf.argmax(predict(images), -1) == tf.cast(y, tf.int64), tf.float32))
+        return {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
+
+    def _search(
+        self, weights: Tensors, state: Tensors, x: tf.Tensor, y: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Tensors]:
+        """The worst inputs and the worst weights, found in turns; each turn goes on from the last."""
+        perturbation = at_epoch(self.perturbation, epoch, weights[0].dtype)
+        x_adv, nearby, start = None, weights, None
+        for turn in range(self.alternations):
+            noise = random.make_seed(self.seed, random.ATTACK, step, turn)._replace(**_share())
+            x_adv = self._craft(nearby, state, x, y, epoch, noise, x_adv)
+
+            def ascent(at: Tensors, x_adv: tf.Tensor = x_adv) -> Tensors:
+                return _mean(self._gradients(at, state, x, x_adv, y, epoch)[1])
+
+            same_everywhere = random.make_seed(self.seed, random.WEIGHTS, step, turn)
+            nearby = start = perturbation(weights, ascent, same_everywhere, start)
+        return x_adv, nearby
+
+    def _craft_pure(
+        self,
+        weights: Tensors,
+        state: Tensors,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        epoch: tf.Tensor,
+        seed: random.Seed,
+        start: tf.Tensor | None,
+    ) -> tf.Tensor:
+        method, attack = at_epoch(self.method, epoch, x.dtype), at_epoch(self.attack, epoch, x.dtype)
+        predict = bind(self.network, weights, state, training=method.attack_in_training_mode)
+        return attack(method.objective(predict, x, y), x, seed, start)
+
+    def _gradients_pure(
+        self, weights: Tensors, state: Tensors, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor, epoch: tf.Tensor
+    ) -> tuple[tf.Tensor, Tensors, Tensors]:
+        """Outer loss, its gradient at weights, and the state its forward passes leave behind."""
+        predict = Recorder(self.network, weights, state)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            loss = at_epoch(self.method, epoch, x.dtype).loss(predict, x, x_adv, y)
+        return loss, tape.gradient(loss, weights, unconnected_gradients="zero"), predict.state
+
+    def _write(self, nearby: Tensors, gradients: Tensors, state: Tensors, step: tf.Tensor) -> None:
+        """The only place that changes variables. Keras sums the gradients over the replicas."""
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        decayed = [(g + self.weight_decay * w) / replicas for g, w in zip(gradients, nearby, strict=True)]
+        self.optimizer.apply(decayed, self.network.trainable_variables)
+        for variable, value in zip(self.network.non_trainable_variables, _mean(state), strict=True):
+            variable.assign(value)
+        self.averaged.update(step)
+
+    def _relative_norms(self, weights: Tensors, nearby: Tensors) -> dict[str, tf.Tensor]:
+        """||v|| / ||w|| for each group of layers (the first part of their names)."""
+        groups: dict[str, list[int]] = {}
+        for index, variable in enumerate(self.network.trainable_variables):
+            if len(variable.shape) >= 2:
+                groups.setdefault(variable.path.split("/")[0].split(".")[0], []).append(index)
+        return {
+            f"v_over_w/{name}": relative_norm([weights[i] for i in group], [nearby[i] for i in group])
+            for name, group in groups.items()
+        }
+
+
+def _share() -> dict[str, Any]:
+    """Which part of the global batch this replica has."""
+    context = tf.distribute.get_replica_context()
+    return {"replica": context.replica_id_in_sync_group, "replicas": context.num_replicas_in_sync}
+
+
+def _mean(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Averages floating tensors over the replicas; other state (seed counters) is the same on all."""
+    context = tf.distribute.get_replica_context()
+    floating = [v for v in values if v.dtype.is_floating]
+    if context.num_replicas_in_sync == 1 or not floating:
+        return list(values)
+    means = iter(context.all_reduce(tf.distribute.ReduceOp.MEAN, floating))
+    return [next(means) if v.dtype.is_floating else v for v in values]
+
+
+def _compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
+    return tf.function(function, jit_compile=True, autograph=False) if jit else function
+
+
+def _resolve_xla(xla: bool | str) -> bool:
+    if xla not in (True, False, "auto"):
+        raise UserError(f'RobustTrainer.xla: expected True, False or "auto", received {xla!r}.')
+    return bool(tf.config.list_logical_devices("GPU")) if xla == "auto" else bool(xla)

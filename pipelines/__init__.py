@@ -1,0 +1,3 @@
+"""Commands: python -m pipelines.<name>."""
+
+from pipelines import _quiet  # noqa: F401  (before anything else imports TensorFlow)

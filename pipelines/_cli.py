@@ -1,0 +1,191 @@
+"""What all commands share: flags, gin, and errors of one line with exit code 2."""
+
+import contextlib
+import difflib
+import importlib.util  # noqa: F401  (gin 0.5 uses it without importing it)
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import absl.app
+import absl.flags
+import absl.logging
+import gin
+
+from awp_tf import attacks, data, evaluation, experiment, methods, networks, perturbations, recipe, schedules, threats
+from awp_tf.checks import UserError
+from awp_tf.interrupt import Interrupted
+
+T = TypeVar("T")
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+_CONFIGURABLE = (
+    *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
+    *(data.digits, data.image_folder, data.npz, data.tfds_source),
+    *(networks.preact_resnet18, networks.small_cnn, networks.wide_resnet),
+    *(threats.Linf, threats.L2),
+    *(attacks.Clean, attacks.FGSM, attacks.PGD, attacks.Restarts),
+    *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),
+    *(methods.AT, methods.MART, methods.Standard, methods.TRADES),
+    *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
+    *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
+    *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train),
+)
+
+absl.flags.DEFINE_multi_string(
+    "gin_file", [], "A configuration; may be repeated, later ones change earlier ones. Example: gin/trades_awp.gin"
+)
+absl.flags.DEFINE_multi_string(
+    "gin_bindings", [], "One setting; may be repeated. Examples: EPOCHS=50, AWP.gamma=0.005, Linf.epsilon=\"'4/255'\""
+)
+
+
+def register() -> None:
+    """Makes every configurable known to gin, once."""
+    for thing in _CONFIGURABLE:
+        if thing.__name__ not in _configurables():
+            gin.external_configurable(thing, thing.__name__)
+
+
+def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
+    """Parses files, then bindings.
+
+    Args:
+        files: Paths, relative to here or to the project.
+        bindings: Texts such as "EPOCHS=50".
+
+    Returns:
+        The resolved configuration, in a form that can be parsed again.
+
+    Raises:
+        UserError: A name is not known (the nearest is suggested), or the syntax is wrong.
+    """
+    register()
+    gin.clear_config()
+    gin.add_config_file_search_path(str(_ROOT))
+    for file in files:
+        _require_file(file)
+    try:
+        gin.parse_config_files_and_bindings(
+            list(files), list(bindings), finalize_config=False, print_includes_and_imports=False
+        )
+    except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
+        raise UserError(_explain(error)) from error
+    text = gin.config_str(max_line_length=120)
+    _refuse_idle_macros(text, files, bindings)
+    return str(text)
+
+
+def main(command: Callable[[Sequence[str]], object]) -> None:
+    """Runs a command under absl, and turns its errors into one line and an exit code."""
+
+    def run(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(_complain(UserError(f"expected only flags, received {argv[1]!r}; see --help.")))
+        try:
+            command(argv)
+        except UserError as error:
+            sys.exit(_complain(error))
+        except Interrupted as stop:
+            print(f"\n{stop}; the state is saved, and the same command goes on from there.", file=sys.stderr)
+            sys.exit(128 + stop.signum)
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    with _usage_errors_exit_with_2():
+        absl.app.run(run, flags_parser=absl.flags.FLAGS)
+
+
+def call(root: Callable[..., T], **arguments: object) -> T:
+    """Calls a root function with what gin binds to it, and arguments.
+
+    Raises:
+        UserError: gin binds too little, for instance because an axis was given without a recipe.
+    """
+    try:
+        return gin.get_configurable(root.__name__)(**arguments)
+    except TypeError as error:
+        if "required" not in str(error):
+            raise
+        missing = str(error).splitlines()[0]
+        raise UserError(f"{missing}; expected a recipe first, such as --gin_file=gin/trades_awp.gin.") from error
+
+
+def default_workdir(files: Sequence[str]) -> str:
+    """runs/<the names of the gin files>, so that the same command finds its run again."""
+    return str(pathlib.Path("runs") / "+".join(pathlib.Path(file).stem for file in files))
+
+
+def _complain(error: UserError) -> int:
+    """Prints the error on one line; gin adds further lines, of which the one with the place is kept."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    print(f"error: {lines[0]}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _usage_errors_exit_with_2() -> Iterator[None]:
+    try:
+        yield
+    except absl.flags.Error as error:
+        sys.exit(_complain(UserError(f"{error}; see --help.")))
+
+
+def _require_file(file: str) -> None:
+    if any((root / file).is_file() for root in (pathlib.Path(), _ROOT)):
+        return
+    known = [str(path.relative_to(_ROOT)) for path in sorted((_ROOT / "gin").rglob("*.gin"))]
+    raise UserError(f"--gin_file: expected an existing file, received {file!r}.{_did_you_mean(file, known)}")
+
+
+def _explain(error: Exception) -> str:
+    """The first line of gin's error, the place it names, and the nearest name that exists."""
+    text = str(error)
+    place = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
+    first = text.strip().splitlines()[0]
+    parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
+    missing = re.search(r"No configurable matching '([\w./]+)'", text) or re.search(r"matches? '([\w./]+)'", text)
+    hint = ""
+    if parameter:
+        hint = _did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
+    elif missing:
+        hint = _did_you_mean(missing[1].split("/")[-1], [thing.__name__ for thing in _CONFIGURABLE])
+    return f"{first}{hint}{f' ({place[0]})' if place else ''}"
+
+
+def _refuse_idle_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """A macro that nothing uses is a typing error, which gin lets pass."""
+    bound = re.findall(r"^([A-Z][A-Z0-9_]*) *=", text, re.MULTILINE)
+    used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", text))
+    for name in bound:
+        if name not in used:
+            where = next((b for b in bindings if b.split("=")[0].strip() == name), None) or next(
+                (f for f in files if re.search(rf"^{name} *=", _read(f), re.MULTILINE)), "an included file"
+            )
+            raise UserError(
+                f"{name}: nothing uses a macro of this name.{_did_you_mean(name, sorted(used))} (in {where})"
+            )
+    for name in sorted(used - set(bound)):
+        raise UserError(f"%{name}: no file gives this macro a value.{_did_you_mean(name, bound)}")
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _parameters(name: str) -> list[str]:
+    thing = next((thing for thing in _CONFIGURABLE if thing.__name__ == name), None)
+    return list(inspect.signature(thing).parameters) if thing else []
+
+
+def _read(file: str) -> str:
+    path = next(root / file for root in (pathlib.Path(), _ROOT) if (root / file).is_file())
+    return path.read_text(encoding="utf-8")
+
+
+def _configurables() -> set[str]:
+    return {selector.split(".")[-1] for selector in gin.config._REGISTRY._selector_map}  # noqa: SLF001

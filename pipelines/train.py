@@ -1,0 +1,27 @@
+"""Trains a robust classifier.
+
+    python -m pipelines.train --gin_file=gin/trades_awp.gin
+
+The same command goes on with an unfinished run. --gin_file and --gin_bindings may be repeated.
+"""
+
+from collections.abc import Sequence
+
+import absl.flags
+
+from pipelines import _cli
+
+_WORKDIR = absl.flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<names of the gin files>.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parses the configuration and trains."""
+    flags = absl.flags.FLAGS
+    if not flags.gin_file:
+        raise _cli.UserError("--gin_file: expected a recipe, received none; try --gin_file=gin/trades_awp.gin.")
+    config = _cli.parse(flags.gin_file, flags.gin_bindings)
+    _cli.call(_cli.experiment.train, workdir=_WORKDIR.value or _cli.default_workdir(flags.gin_file), config=config)
+
+
+if __name__ == "__main__":
+    _cli.main(run)
