@@ -76,7 +76,11 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
         raise UserError(_explain(error)) from error
     text = gin.config_str(max_line_length=120)
-    _refuse_idle_macros(text, files, bindings)
+    if "train.recipe" not in text:
+        raise UserError(
+            "--gin_file: expected a recipe first; try --gin_file=gin/trades_awp.gin, then your other files."
+        )
+    _check_macros(text, files, bindings)
     return str(text)
 
 
@@ -100,18 +104,8 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
 
 
 def call(root: Callable[..., T], **arguments: object) -> T:
-    """Calls a root function with what gin binds to it, and arguments.
-
-    Raises:
-        UserError: gin binds too little, for instance because an axis was given without a recipe.
-    """
-    try:
-        return gin.get_configurable(root.__name__)(**arguments)
-    except TypeError as error:
-        if "required" not in str(error):
-            raise
-        missing = str(error).splitlines()[0]
-        raise UserError(f"{missing}; expected a recipe first, such as --gin_file=gin/trades_awp.gin.") from error
+    """Calls a root function with what gin binds to it, and arguments."""
+    return gin.get_configurable(root.__name__)(**arguments)
 
 
 def default_workdir(files: Sequence[str]) -> str:
@@ -147,7 +141,9 @@ def _explain(error: Exception) -> str:
     place = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     first = text.strip().splitlines()[0]
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
-    missing = re.search(r"No configurable matching '([\w./]+)'", text) or re.search(r"matches? '([\w./]+)'", text)
+    missing = re.search(r"No configurable matching '([\w./]+)'", text) or re.search(
+        r"No configurable matching reference '@([\w./]+)", text
+    )
     hint = ""
     if parameter:
         hint = _did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
@@ -156,20 +152,34 @@ def _explain(error: Exception) -> str:
     return f"{first}{hint}{f' ({place[0]})' if place else ''}"
 
 
-def _refuse_idle_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """A macro that nothing uses is a typing error, which gin lets pass."""
+def _check_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """A macro that nothing uses, or that has no value, is a typing error, which gin lets pass."""
     bound = re.findall(r"^([A-Z][A-Z0-9_]*) *=", text, re.MULTILINE)
-    used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", text))
-    for name in bound:
-        if name not in used:
-            where = next((b for b in bindings if b.split("=")[0].strip() == name), None) or next(
-                (f for f in files if re.search(rf"^{name} *=", _read(f), re.MULTILINE)), "an included file"
-            )
-            raise UserError(
-                f"{name}: nothing uses a macro of this name.{_did_you_mean(name, sorted(used))} (in {where})"
-            )
-    for name in sorted(used - set(bound)):
-        raise UserError(f"%{name}: no file gives this macro a value.{_did_you_mean(name, bound)}")
+    used = re.findall(r"%([A-Z][A-Z0-9_]*)", text)
+    for name in sorted(set(used) - set(bound)):
+        place = _place(rf"%{name}\b", files, bindings)
+        raise UserError(f"%{name}: no file gives this macro a value.{_did_you_mean(name, bound)} ({place})")
+    for name in sorted(set(bound) - set(used)):
+        if _place(rf"%{name}\b", files, ()):
+            continue  # used where a later file or binding took its place
+        place = _place(rf"^\s*{name}\s*=", files, bindings)
+        raise UserError(f"{name}: nothing uses a macro of this name.{_did_you_mean(name, used)} ({place})")
+
+
+def _place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:
+    """Where a pattern stands: a binding, or file and line, included files too."""
+    for binding in bindings:
+        if re.search(pattern, binding):
+            return f"in --gin_bindings={binding}"
+    for file in files:
+        text = next(root / file for root in (pathlib.Path(), _ROOT) if (root / file).is_file()).read_text("utf-8")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if re.search(pattern, line):
+                return f'in file "{file}", line {number}'
+        place = _place(pattern, re.findall(r"^include '(.+)'", text, re.MULTILINE), ())
+        if place:
+            return place
+    return ""
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -180,11 +190,6 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 def _parameters(name: str) -> list[str]:
     thing = next((thing for thing in _CONFIGURABLE if thing.__name__ == name), None)
     return list(inspect.signature(thing).parameters) if thing else []
-
-
-def _read(file: str) -> str:
-    path = next(root / file for root in (pathlib.Path(), _ROOT) if (root / file).is_file())
-    return path.read_text(encoding="utf-8")
 
 
 def _configurables() -> set[str]:

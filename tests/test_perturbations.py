@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from awp_tf.checks import UserError
+from awp_tf.perturbations import AWP, Identity, RandomPerturbation, relative_norm
+from awp_tf.random import make_seed
+
+SEED = make_seed(0)
+
+
+@pytest.fixture
+def weights(rng):
+    shapes = [(3, 3, 2, 4), (4,), (8, 5), (5,)]
+    return [tf.constant(rng.normal(0, 1, shape), tf.float64) for shape in shapes]
+
+
+def gradient(weights):
+    return [tf.sin(w) + 0.1 for w in weights]
+
+
+def shifts(weights, nearby):
+    return [(n - w).numpy() for w, n in zip(weights, nearby, strict=True)]
+
+
+@pytest.mark.parametrize("perturbation", [AWP(0.01), AWP(0.01, steps=4), RandomPerturbation(0.01)], ids=repr)
+def test_moves_kernels_within_the_radius_and_nothing_else(perturbation, weights):
+    for weight, shift in zip(weights, shifts(weights, perturbation(weights, gradient, SEED)), strict=True):
+        radius = 0.01 * np.linalg.norm(weight) if weight.ndim > 1 else 0
+        assert np.linalg.norm(shift) <= radius * (1 + 1e-12)
+        assert (np.linalg.norm(shift) > 0.9 * radius) or weight.ndim == 1
+
+
+@pytest.mark.parametrize("perturbation", [AWP(0.01), RandomPerturbation(0.01)], ids=repr)
+def test_one_step_has_exactly_the_length_gamma(perturbation, weights):
+    for weight, shift in zip(weights, shifts(weights, perturbation(weights, gradient, SEED)), strict=True):
+        if weight.ndim > 1:
+            np.testing.assert_allclose(np.linalg.norm(shift), 0.01 * np.linalg.norm(weight), rtol=1e-12)
+
+
+def test_one_step_goes_along_the_gradient(weights):
+    moved = shifts(weights, AWP(0.02)(weights, gradient, SEED))
+    for weight, g, shift in zip(weights, gradient(weights), moved, strict=True):
+        if weight.ndim > 1:
+            np.testing.assert_allclose(shift, 0.02 * np.linalg.norm(weight) * g / np.linalg.norm(g), rtol=1e-10)
+
+
+def test_several_steps_follow_the_algorithm_of_the_paper(weights):
+    gamma, steps = 0.1, 3
+    v = [np.zeros(w.shape) for w in weights]
+    for _ in range(steps):
+        g = gradient([w + d for w, d in zip(weights, v, strict=True)])
+        for i, w in enumerate(np.asarray(w) for w in weights):
+            if w.ndim > 1:
+                v[i] = v[i] + gamma / steps * np.linalg.norm(w) * g[i] / np.linalg.norm(g[i])
+                v[i] = v[i] * min(1, gamma * np.linalg.norm(w) / np.linalg.norm(v[i]))
+    for expected, got in zip(v, shifts(weights, AWP(gamma, steps)(weights, gradient, SEED)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-13)
+
+
+def test_going_on_from_nearby_weights_stays_in_the_ball_around_the_centre(weights):
+    awp = AWP(0.01)
+    start = awp(weights, gradient, SEED)
+    turned = lambda ws: [-tf.cos(w) for w in ws]  # noqa: E731
+    for weight, shift in zip(weights, shifts(weights, awp(weights, turned, SEED, start)), strict=True):
+        assert np.linalg.norm(shift) <= 0.01 * np.linalg.norm(weight) * (1 + 1e-9)
+    assert relative_norm(start, awp(weights, turned, SEED, start)) > 1e-3
+
+
+@pytest.mark.parametrize("perturbation", [AWP(0.0), RandomPerturbation(0.0), Identity()], ids=repr)
+def test_no_radius_is_no_change_bit_for_bit(perturbation, weights):
+    for weight, other in zip(weights, perturbation(weights, gradient, SEED), strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+def test_no_gradient_is_no_change(weights):
+    flat = lambda ws: [tf.zeros_like(w) for w in ws]  # noqa: E731
+    for weight, other in zip(weights, AWP(0.01)(weights, flat, SEED), strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+def test_identity_asks_for_no_gradient(weights):
+    def never(_):
+        raise AssertionError
+
+    assert Identity()(weights, never, SEED) is weights
+
+
+def test_random_perturbation_is_fresh_for_every_seed_and_layer(weights):
+    one, other = (RandomPerturbation(0.01)(weights, gradient, make_seed(s)) for s in (0, 1))
+    assert (one[0].numpy() != other[0].numpy()).all()
+
+
+def test_relative_norm_takes_the_group_together(weights):
+    np.testing.assert_allclose(relative_norm(weights, [1.1 * w for w in weights]), 0.1, rtol=1e-10)
+
+
+@pytest.mark.parametrize("make", [lambda: AWP(-0.1), lambda: RandomPerturbation(-1), lambda: AWP(0.1, steps=0)])
+def test_senseless_settings_are_refused(make):
+    with pytest.raises(UserError, match="expected"):
+        make()

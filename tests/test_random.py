@@ -1,0 +1,25 @@
+import numpy as np
+import tensorflow as tf
+
+from awp_tf import random
+
+
+def test_noise_does_not_depend_on_the_number_of_replicas():
+    whole = random.normal(random.make_seed(5, 1), tf.zeros([6, 2, 2, 1]))
+    shares = [
+        random.normal(random.make_seed(5, 1)._replace(replica=tf.constant(i), replicas=3), tf.zeros([2, 2, 2, 1]))
+        for i in range(3)
+    ]
+    np.testing.assert_array_equal(tf.concat(shares, 0), whole)
+
+
+def test_every_seed_and_place_has_noise_of_its_own():
+    places = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, random.ATTACK, 3), (0, random.DATA, 3)]
+    drawn = [random.uniform(random.make_seed(*place), tf.zeros([4])).numpy().tobytes() for place in places]
+    assert len(set(drawn)) == len(places)
+
+
+def test_the_same_place_has_the_same_noise():
+    first, second = (random.uniform(random.make_seed(1, 2, 3), tf.zeros([4])) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert 0 <= first.numpy().min() < first.numpy().max() < 1
