@@ -54,8 +54,8 @@ class EMA:
 
     def update(self, step: tf.Tensor) -> None:
         """See Averaging."""
-        t = tf.cast(step, tf.float32)
-        decay = tf.minimum(self._decay, (1 + t) / (10 + t))
+        t = tf.cast(step, tf.float64)
+        decay = tf.minimum(tf.constant(self._decay, tf.float64), (1 + t) / (10 + t))
         for average, current in zip(self.network.weights, self._source.weights, strict=True):
             value = tf.convert_to_tensor(current.value)
             keep = tf.cast(decay, value.dtype)

@@ -80,7 +80,7 @@ class AWP:
             return v
         radius = self.gamma * tf.norm(weight)
         moved = v + radius / self.steps * _unit(gradient)
-        return moved * tf.minimum(1.0, radius / (tf.norm(moved) + 1e-20))
+        return moved * tf.minimum(radius / (tf.norm(moved) + 1e-20), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class RandomPerturbation:
     def _shift(self, weight: tf.Tensor, seed: random.Seed) -> tf.Tensor:
         if weight.shape.rank < 2:
             return weight
-        direction = tf.random.stateless_normal(weight.shape, seed.key, dtype=weight.dtype)
+        direction = random.normal(seed, weight)
         return weight + self.gamma * tf.norm(weight) * _unit(direction)
 
 

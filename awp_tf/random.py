@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+# Said outright, or TensorFlow would choose one by device and give other noise under XLA.
+ALGORITHM = "philox"
+
 # The first fold of a run's seed, so that no two purposes share noise.
 ATTACK, WEIGHTS, DATA, EVALUATION = range(4)
 
@@ -27,7 +30,7 @@ class Seed(NamedTuple):
 
     def fold(self, data: int | tf.Tensor) -> "Seed":
         """A seed independent of this one for every value of data."""
-        key = tf.random.experimental.stateless_fold_in(self.key, tf.cast(data, tf.int64))
+        key = tf.random.experimental.stateless_fold_in(self.key, tf.cast(data, tf.int64), alg=ALGORITHM)
         return self._replace(key=key)
 
 
@@ -40,13 +43,16 @@ def make_seed(seed: int, *path: int | tf.Tensor) -> Seed:
 
 
 def uniform(seed: Seed, like: tf.Tensor) -> tf.Tensor:
-    """U[0, 1) in the shape and dtype of like, [B, ...]."""
-    return _rows(seed, tf.random.stateless_uniform(_global(seed, like), seed.key, dtype=like.dtype))
+    """U(0, 1) in the shape and dtype of like, [B, ...], in steps of 2^-24."""
+    bits = tf.random.stateless_uniform(_global(seed, like), seed.key, None, None, dtype=tf.uint32, alg=ALGORITHM)
+    # From the bits by hand: TensorFlow and XLA agree on them, but not on the floats they make of them.
+    whole = tf.cast(tf.bitwise.right_shift(_rows(seed, bits), tf.constant(8, tf.uint32)), tf.int32)
+    return (tf.cast(whole, like.dtype) + 0.5) * 2.0**-24
 
 
 def normal(seed: Seed, like: tf.Tensor) -> tf.Tensor:
-    """N(0, 1) in the shape and dtype of like, [B, ...]."""
-    return _rows(seed, tf.random.stateless_normal(_global(seed, like), seed.key, dtype=like.dtype))
+    """N(0, 1) in the shape and dtype of like, [B, ...], by the inverse of its distribution function."""
+    return tf.math.erfinv(2 * uniform(seed, like) - 1) * 2.0**0.5
 
 
 def _global(seed: Seed, like: tf.Tensor) -> tf.Tensor:

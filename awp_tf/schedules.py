@@ -71,7 +71,7 @@ class Piecewise(Schedule):
     def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
         """See Schedule."""
         dropped = [tf.cast(epoch / self.epochs >= drop, tf.float64) for drop in self.drops]
-        return self.initial * tf.cast(self.factor, tf.float64) ** tf.add_n(dropped)
+        return self.initial * tf.constant(self.factor, tf.float64) ** tf.add_n(dropped)
 
 
 @dataclasses.dataclass(frozen=True)

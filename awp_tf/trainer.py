@@ -1,12 +1,12 @@
 """The training step: worst inputs, then worst weights, then descend (Wu et al., 2020, Algorithm 1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import random, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
 from awp_tf.checks import UserError, at_least, not_negative
@@ -99,7 +99,7 @@ class RobustTrainer(keras.Model):
         x_adv, nearby = self._search(weights, state, x, y, epoch, step)
         loss, gradients, state = self._gradients(nearby, state, x, x_adv, y, epoch)
         self._write(nearby, gradients, state, step)
-        return {"loss": _mean([loss])[0], **self._relative_norms(weights, nearby)}
+        return {"loss": replicas.mean([loss])[0], **self._relative_norms(weights, nearby)}
 
     def test_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
@@ -117,11 +117,11 @@ class RobustTrainer(keras.Model):
         perturbation = at_epoch(self.perturbation, epoch, weights[0].dtype)
         x_adv, nearby, start = None, weights, None
         for turn in range(self.alternations):
-            noise = random.make_seed(self.seed, random.ATTACK, step, turn)._replace(**_share())
+            noise = replicas.share(random.make_seed(self.seed, random.ATTACK, step, turn))
             x_adv = self._craft(nearby, state, x, y, epoch, noise, x_adv)
 
             def ascent(at: Tensors, x_adv: tf.Tensor = x_adv) -> Tensors:
-                return _mean(self._gradients(at, state, x, x_adv, y, epoch)[1])
+                return replicas.mean(self._gradients(at, state, x, x_adv, y, epoch)[1])
 
             same_everywhere = random.make_seed(self.seed, random.WEIGHTS, step, turn)
             nearby = start = perturbation(weights, ascent, same_everywhere, start)
@@ -152,11 +152,10 @@ class RobustTrainer(keras.Model):
         return loss, tape.gradient(loss, weights, unconnected_gradients="zero"), predict.state
 
     def _write(self, nearby: Tensors, gradients: Tensors, state: Tensors, step: tf.Tensor) -> None:
-        """The only place that changes variables. Keras sums the gradients over the replicas."""
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        decayed = [(g + self.weight_decay * w) / replicas for g, w in zip(gradients, nearby, strict=True)]
+        """The only place that changes variables. Keras optimizers sum what they are given over the replicas."""
+        decayed = [(g + self.weight_decay * w) / replicas.count() for g, w in zip(gradients, nearby, strict=True)]
         self.optimizer.apply(decayed, self.network.trainable_variables)
-        for variable, value in zip(self.network.non_trainable_variables, _mean(state), strict=True):
+        for variable, value in zip(self.network.non_trainable_variables, replicas.mean(state), strict=True):
             variable.assign(value)
         self.averaged.update(step)
 
@@ -170,22 +169,6 @@ class RobustTrainer(keras.Model):
             f"v_over_w/{name}": relative_norm([weights[i] for i in group], [nearby[i] for i in group])
             for name, group in groups.items()
         }
-
-
-def _share() -> dict[str, Any]:
-    """Which part of the global batch this replica has."""
-    context = tf.distribute.get_replica_context()
-    return {"replica": context.replica_id_in_sync_group, "replicas": context.num_replicas_in_sync}
-
-
-def _mean(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Averages floating tensors over the replicas; other state (seed counters) is the same on all."""
-    context = tf.distribute.get_replica_context()
-    floating = [v for v in values if v.dtype.is_floating]
-    if context.num_replicas_in_sync == 1 or not floating:
-        return list(values)
-    means = iter(context.all_reduce(tf.distribute.ReduceOp.MEAN, floating))
-    return [next(means) if v.dtype.is_floating else v for v in values]
 
 
 def _compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:

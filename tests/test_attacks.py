@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import tiny_batch, tiny_network, weights_of
 
 from awp_tf.attacks import FGSM, PGD, Clean, GaussianStart, Restarts, UniformStart, ZeroStart, targeted, untargeted
 from awp_tf.checks import UserError
@@ -8,7 +9,6 @@ from awp_tf.functional import frozen
 from awp_tf.losses import cross_entropy
 from awp_tf.random import make_seed
 from awp_tf.threats import L2, Linf
-from helpers import tiny_batch, tiny_network, weights_of
 
 ATTACKS = [
     Clean(),

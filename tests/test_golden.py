@@ -35,10 +35,8 @@ def parameter_names():
 def drawn(t, name, shape):
     z = np.random.RandomState(1000 + t).standard_normal(shape)
     if len(shape) > 1:
-        z = z * np.sqrt(2 / np.prod(shape[1:]))
-    else:
-        z = 0.1 * z if name.endswith("bias") else 1 + 0.1 * z
-    return z.astype(np.float32)
+        return (z * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+    return (0.1 * z if name.endswith("bias") else 1 + 0.1 * z).astype(np.float32)
 
 
 def probe(name, array):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from awp_tf import random
@@ -23,3 +24,21 @@ def test_the_same_place_has_the_same_noise():
     first, second = (random.uniform(random.make_seed(1, 2, 3), tf.zeros([4])) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert 0 <= first.numpy().min() < first.numpy().max() < 1
+
+
+@pytest.mark.parametrize("draw", [random.uniform, random.normal])
+def test_noise_is_the_same_in_every_precision_and_under_xla(draw):
+    key = random.make_seed(3).key
+    of = lambda dtype: lambda key: draw(random.Seed(key), tf.zeros([500], dtype))  # noqa: E731
+    plain = of("float64")(key)
+    np.testing.assert_allclose(of("float32")(key), plain, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(tf.function(of("float64"), jit_compile=True)(key), plain, rtol=1e-12)
+
+
+def test_noise_has_the_distribution_it_is_named_for():
+    seed, like = random.make_seed(1), tf.zeros([200_000])
+    quantiles = [0.01, 0.1, 0.5, 0.9, 0.99]
+    np.testing.assert_allclose(np.quantile(random.uniform(seed, like), quantiles), quantiles, atol=0.005)
+    np.testing.assert_allclose(
+        np.quantile(random.normal(seed, like), quantiles), [-2.326, -1.282, 0, 1.282, 2.326], atol=0.02
+    )

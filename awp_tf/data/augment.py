@@ -8,7 +8,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from awp_tf.checks import UserError, at_least, not_negative
-from awp_tf.random import Seed
+from awp_tf.random import ALGORITHM, Seed
 
 
 class Augment(Protocol):
@@ -74,7 +74,7 @@ class Rotate:
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """See Augment."""
-        turn = tf.random.stateless_uniform([tf.shape(images)[0]], seed.key, -1.0, 1.0)
+        turn = tf.random.stateless_uniform([tf.shape(images)[0]], seed.key, -1.0, 1.0, alg=ALGORITHM)
         angle = turn * (self.degrees * math.pi / 180)
         cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
         x, y = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
@@ -103,4 +103,4 @@ class Chain:
 
 
 def _integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, seed.key, 0, below, dtype=tf.int32)
+    return tf.random.stateless_uniform(shape, seed.key, 0, below, dtype=tf.int32, alg=ALGORITHM)

@@ -100,7 +100,7 @@ class BatchNorm(keras.layers.Layer):
         x = tf.cast(x, gamma.dtype)
         mean = self._across_replicas(tf.reduce_mean(x, axis=[0, 1, 2]))
         variance = self._across_replicas(tf.reduce_mean(tf.square(x - mean), axis=[0, 1, 2]))
-        count = tf.cast(self._replicas() * tf.size(x) // tf.size(gamma), x.dtype)
+        count = tf.cast(self._replicas() * tf.size(x, tf.int64) // tf.size(gamma, tf.int64), x.dtype)
         y = (x - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
         return tf.cast(y, self.compute_dtype), mean, variance * count / tf.maximum(count - 1, 1)
 

@@ -1,0 +1,52 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from awp_tf.functional import Recorder, bind, frozen, read
+from awp_tf.networks import preact_resnet18
+
+
+@pytest.fixture
+def network():
+    keras.utils.set_random_seed(0)
+    return preact_resnet18(width=2, shape=(8, 8, 3), classes=3)
+
+
+@pytest.fixture
+def x(rng):
+    return tf.constant(rng.uniform(0, 1, (4, 8, 8, 3)), tf.float32)
+
+
+def parts(network):
+    return read(network.trainable_variables), read(network.non_trainable_variables)
+
+
+def test_recorder_moves_its_own_statistics_as_the_network_would_its_variables(network, x):
+    weights, state = parts(network)
+    recorder = Recorder(network, weights, state)
+    logits = [recorder(x), recorder(x)]
+    for before, after in zip(state, read(network.non_trainable_variables), strict=True):
+        np.testing.assert_array_equal(before, after)
+    expected = [network(x, training=True) for _ in range(2)]
+    np.testing.assert_allclose(logits[1], expected[1], atol=1e-6)
+    for recorded, moved in zip(recorder.state, read(network.non_trainable_variables), strict=True):
+        np.testing.assert_allclose(recorded, moved, rtol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_bind_changes_nothing(network, x, training):
+    weights, state = parts(network)
+    predict = bind(network, weights, state, training=training)
+    np.testing.assert_array_equal(predict(x), predict(x))
+    for before, after in zip(state, read(network.non_trainable_variables), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_bind_uses_the_weights_it_was_given(network, x):
+    weights, state = parts(network)
+    doubled = bind(network, [2 * w for w in weights], state, training=False)(x)
+    network.set_weights(
+        [2 * w if "moving" not in v.path else w for v, w in zip(network.weights, network.get_weights(), strict=True)]
+    )
+    np.testing.assert_allclose(doubled, frozen(network)(x), rtol=1e-5)

@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+import pytest
+
+from awp_tf.checks import UserError
+from awp_tf.optimizers import SGD
+from awp_tf.schedules import LearningRate, Piecewise
+
+
+def torch_sgd(w, gradients, rates, momentum, nesterov):
+    """torch.optim.SGD, from its documentation."""
+    m = np.zeros_like(w)
+    for g, lr in zip(gradients, rates, strict=True):
+        m = momentum * m + g
+        w = w - lr * (g + momentum * m if nesterov else m)
+    return w
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_equals_pytorch_across_a_change_of_the_learning_rate(nesterov, momentum, rng):
+    start, gradients, rates = rng.normal(0, 1, (3, 2)), rng.normal(0, 1, (6, 3, 2)), [0.1] * 2 + [0.01] * 4
+    variable = keras.Variable(start)
+    optimizer = SGD(LearningRate(Piecewise(0.1, 6, drops=[0.5]), 1), momentum, nesterov)
+    for gradient in gradients:
+        optimizer.apply([gradient], [variable])
+    np.testing.assert_allclose(variable, torch_sgd(start, gradients, rates, momentum, nesterov), rtol=1e-12)
+
+
+def test_describes_itself():
+    optimizer = SGD(0.05, 0.8, True)
+    assert SGD.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+
+
+def test_a_momentum_of_one_is_refused():
+    with pytest.raises(UserError, match=r"SGD\.momentum: expected"):
+        SGD(0.1, momentum=1.0)
