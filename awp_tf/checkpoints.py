@@ -68,7 +68,7 @@ class Checkpoints:
             path = str(self._folder / f"step-{step}")
             try:
                 self._checkpoint.read(path).assert_consumed()
-            except (tf.errors.OpError, ValueError, AssertionError, UnicodeDecodeError) as error:
+            except Exception as error:  # damaged files make TensorFlow raise errors of many kinds
                 reason = str(error).splitlines()[0][:150]
                 print(f"warning: {path} cannot be read ({reason}); trying the checkpoint before it", file=sys.stderr)
             else:

@@ -85,6 +85,9 @@ def train(
         UserError: A setting, the data, or the folder is unfit; nothing has been written.
         Interrupted: A signal came; the same call goes on from there.
     """
+    at_least("epochs", epochs, 1)
+    if patience is not None:
+        at_least("patience", patience, 1)
     folder = RunFolder(pathlib.Path(workdir), config)
     finished = folder.result()
     if finished is not None:
@@ -98,20 +101,20 @@ def train(
     with strategy.scope():
         trainer = recipe.trainer(source.shape, source.classes, steps_per_epoch=batches.steps_per_epoch, seed=seed)
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
-        folder.create(_hparams(recipe, data, epochs, seed, source))
-        replicas = strategy.num_replicas_in_sync
-        print(_heading(source, train_split, validation_split, trainer, replicas, folder.path), flush=True)
-        Loop(
-            trainer,
-            batches,
-            monitor.measure,
-            epochs=epochs,
-            folder=folder.path,
-            patience=patience,
-            after_epoch=monitor.show,
-        ).run()
-    result = report.measure(folder.path, test, train_split, source.test, dtype=recipe.dtype)
-    folder.finish(result)
+        with folder.opened(_hparams(recipe, data, epochs, seed, source)):
+            print(_heading(source, train_split, validation_split, trainer, folder.path), flush=True)
+            loop = Loop(
+                trainer,
+                batches,
+                monitor.measure,
+                epochs=epochs,
+                folder=folder.path,
+                patience=patience,
+                after_epoch=monitor.show,
+            )
+            loop.run()
+            result = report.measure(folder.path, test, train_split, source.test, dtype=recipe.dtype)
+            folder.finish(result)
     print(report.text(result, folder.path, test.attack))
     return result
 
@@ -181,14 +184,14 @@ def _hparams(recipe: Recipe, data: Data, epochs: int, seed: int, source: Source)
     return {"data": source.name, **parts, **numbers}
 
 
-def _heading(
-    source: Source, train: Split, validation: Split, trainer: RobustTrainer, replicas: int, path: pathlib.Path
-) -> str:
+def _heading(source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path) -> str:
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return (
         f"{source.name}: {len(train):,} images to train on, {len(validation):,} to validate, {len(source.test):,} to "
         f"test, {source.classes} classes\n"
-        f"{trainer.network.name}: {parameters:,} parameters, on {replicas} device{'s' if replicas > 1 else ''}\n"
+        f"{trainer.network.name}: {parameters:,} parameters, on "
+        f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
         f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"
         f"watch it with: tensorboard --logdir {path.parent}"
     )

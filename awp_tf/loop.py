@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from awp_tf.board import Board
 from awp_tf.checkpoints import Checkpoints, Progress, save_network
-from awp_tf.checks import UserError, at_least
+from awp_tf.checks import UserError
 from awp_tf.console import Clock, Console, epoch_line
 from awp_tf.data.pipeline import Batches
 from awp_tf.interrupt import Interrupt, Interrupted
@@ -52,9 +52,6 @@ class Loop:
             patience: Stop after this many epochs without a better validation robust accuracy.
             after_epoch: Adds to TensorBoard after each epoch.
         """
-        at_least("epochs", epochs, 1)
-        if patience is not None:
-            at_least("patience", patience, 1)
         self._trainer, self._batches, self._validate = trainer, batches, validate
         self._epochs, self._folder, self._patience = epochs, folder, patience
         self._after_epoch = after_epoch

@@ -1,10 +1,12 @@
 """The folder of a run: it belongs to one configuration, and its result is written once."""
 
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from awp_tf.board import Board
 from awp_tf.checkpoints import write_text
@@ -40,12 +42,22 @@ class RunFolder:
                 "choose another --workdir, or delete that folder."
             )
 
-    def create(self, hparams: Mapping[str, str | int | float]) -> None:
-        """Makes the folder, unless it is there already, and notes what is run in it.
+    @contextlib.contextmanager
+    def opened(self, hparams: Mapping[str, str | int | float]) -> Iterator[None]:
+        """Makes the folder, unless it is there already, and keeps other processes out of it.
 
         Raises:
-            UserError: The folder cannot be written.
+            UserError: The folder cannot be written, or another process trains in it.
         """
+        self._create(hparams)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{self.path}: another process is training in it; choose another --workdir.") from None
+            yield
+
+    def _create(self, hparams: Mapping[str, str | int | float]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._config_file.exists():

@@ -95,7 +95,9 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
         except UserError as error:
             sys.exit(_complain(error))
         except Interrupted as stop:
-            print(f"\n{stop}; the state is saved, and the same command goes on from there.", file=sys.stderr)
+            print(
+                f"\n{_first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
+            )
             sys.exit(128 + stop.signum)
 
     absl.logging.set_verbosity(absl.logging.ERROR)
@@ -114,10 +116,13 @@ def default_workdir(files: Sequence[str]) -> str:
 
 
 def _complain(error: UserError) -> int:
-    """Prints the error on one line; gin adds further lines, of which the one with the place is kept."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    print(f"error: {lines[0]}", file=sys.stderr)
+    print(f"error: {_first_line(error)}", file=sys.stderr)
     return 2
+
+
+def _first_line(error: Exception) -> str:
+    """What the error says, without the lines that gin adds."""
+    return str(error).strip().splitlines()[0]
 
 
 @contextlib.contextmanager

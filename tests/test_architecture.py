@@ -1,0 +1,115 @@
+"""The shape of the code: who may import whom, how long a file may be, and that each has its test."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODULES = sorted(
+    path
+    for folder in ("awp_tf", "pipelines", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.stem != "__init__"
+)
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+# A module imports only from layers above its own.
+LAYERS = [
+    {"checks"},
+    {"random", "losses", "functional", "schedules", "interrupt", "console", "board", "networks.layers"},
+    {"threats", "replicas", "checkpoints", "networks", "data.sources", "data.tfds_reader", "data.augment"},
+    {"attacks", "perturbations", "methods", "optimizers", "averaging", "data", "run_folder"},
+    {"trainer", "evaluation"},
+    {"loop", "recipe", "report"},
+    {"experiment"},
+]
+TENSORFLOW_ONLY = ("attacks", "perturbations", "methods", "threats", "losses")
+
+# Modules tested together, or by another's test.
+TESTED_IN = {
+    "attacks": "test_attacks",
+    "board": "test_small_parts",
+    "checks": "test_small_parts",
+    "console": "test_small_parts",
+    "interrupt": "test_small_parts",
+    "averaging": "test_trainer",
+    "replicas": "test_trainer",
+    "recipe": "test_experiment",
+    "report": "test_experiment",
+    "preact_resnet": "test_networks",
+    "small_cnn": "test_networks",
+    "wide_resnet": "test_networks",
+    "_cli": "test_cli",
+    "_quiet": "test_cli",
+    "train": "test_cli",
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "awp_tf":
+            yield from (f"awp_tf.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def layer(name):
+    """The layer of a dotted name inside awp_tf: its own entry, or that of its package."""
+    for depth in (2, 1):
+        short = ".".join(name.split(".")[:depth])
+        for index, names in enumerate(LAYERS):
+            if short in names:
+                return index
+    return None
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.is_relative_to(ROOT / "awp_tf")], ids=lambda p: p.stem)
+def test_imports_point_one_way(path):
+    own = ".".join(path.relative_to(ROOT / "awp_tf").with_suffix("").parts)
+    assert layer(own) is not None, f"{own} has no layer"
+    for name in imports(path):
+        if name.startswith("awp_tf."):
+            other = name.removeprefix("awp_tf.")
+            same_package = own.split(".")[0] == other.split(".")[0]
+            assert same_package or layer(other) < layer(own), f"{own} imports {other}"
+        assert name.split(".")[0] not in ("pipelines", "tools"), f"{own} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if any(t in p.parts or t == p.stem for t in TENSORFLOW_ONLY)], ids=str
+)
+def test_the_parts_of_the_idea_need_tensorflow_alone(path):
+    allowed = {"awp_tf", "tensorflow", "dataclasses", "typing", "collections", "fractions"}
+    assert {name.split(".")[0] for name in imports(path)} <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_gin_is_known_at_the_edge_only(path):
+    assert ("gin" in imports(path)) == (path.stem == "_cli")
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").glob("*.py"))], ids=lambda p: p.stem)
+def test_a_file_can_be_read_in_one_sitting(path):
+    limit = 250 if "tests" not in path.parts else 330
+    assert len(path.read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_every_module_has_its_test(path):
+    name = next((TESTED_IN[key] for key in (path.stem, path.parent.name) if key in TESTED_IN), f"test_{path.stem}")
+    assert (ROOT / "tests" / f"{name}.py").is_file()
+
+
+def test_functions_are_short():
+    lengths = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lengths.append((sum(n.end_lineno - n.lineno + 1 for n in body), f"{path.stem}.{node.name}"))
+    lengths.sort()
+    assert lengths[len(lengths) // 2][0] <= 12
+    assert lengths[-1][0] <= 45, lengths[-3:]
