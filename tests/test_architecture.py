@@ -5,13 +5,12 @@ import pathlib
 
 import pytest
 
+TENSORFLOW_ONLY = ("attacks", "perturbations", "methods", "threats", "losses")
+
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = sorted(
-    path
-    for folder in ("awp_tf", "pipelines", "tools")
-    for path in (ROOT / folder).rglob("*.py")
-    if path.stem != "__init__"
-)
+FILES = sorted(path for folder in ("awp_tf", "pipelines", "tools") for path in (ROOT / folder).rglob("*.py"))
+MODULES = [path for path in FILES if path.stem != "__init__"]
+PURE = [path for path in MODULES if any(name in (path.stem, path.parent.name) for name in TENSORFLOW_ONLY)]
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 # A module imports only from layers above its own.
@@ -24,8 +23,6 @@ LAYERS = [
     {"loop", "recipe", "report"},
     {"experiment"},
 ]
-TENSORFLOW_ONLY = ("attacks", "perturbations", "methods", "threats", "losses")
-
 # Modules tested together, or by another's test.
 TESTED_IN = {
     "attacks": "test_attacks",
@@ -78,9 +75,7 @@ def test_imports_point_one_way(path):
         assert name.split(".")[0] not in ("pipelines", "tools"), f"{own} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if any(t in p.parts or t == p.stem for t in TENSORFLOW_ONLY)], ids=str
-)
+@pytest.mark.parametrize("path", PURE, ids=lambda p: p.stem)
 def test_the_parts_of_the_idea_need_tensorflow_alone(path):
     allowed = {"awp_tf", "tensorflow", "dataclasses", "typing", "collections", "fractions"}
     assert {name.split(".")[0] for name in imports(path)} <= allowed

@@ -92,7 +92,7 @@ def test_the_first_signal_asks_and_handlers_come_back(signum):
         (
             lambda v: checks.positive("x", v),
             [1, 0.5, Warmup(1, 2), tf.constant(-1)],
-            [0, -1, float("nan"), None, "1", True],
+            [0, -1, np.nan, None, "1", True],
         ),
         (lambda v: checks.not_negative("x", v), [0, 2.5], [-1e-9]),
         (lambda v: checks.at_least("x", v, 2), [2, np.int64(3)], [1, 2.0, True, None, "3"]),
