@@ -1,0 +1,86 @@
+"""Times whole training steps: images per second, and peak memory.
+
+    python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=32,128
+    python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
+    python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
+
+--against times a second recipe, and --reference the PyTorch step of a checkout of csdongxian/AWP
+(extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first in one run, and
+prints the ratio. Images are random: a step costs the same on any.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import absl.flags
+import numpy as np
+import tensorflow as tf
+
+from pipelines import _cli
+from tools import reference_step
+
+_BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
+_RUNS = absl.flags.DEFINE_integer("runs", 5, "Timed steps of each, taken in turns; the median counts.", lower_bound=1)
+_SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, channels.")
+_CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes.", lower_bound=2)
+_AGAINST = absl.flags.DEFINE_multi_string("against", [], "Gin files of a second recipe.")
+_REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
+
+Step = Callable[[], float]
+
+
+def our_step(files: Sequence[str], bindings: Sequence[str], x: np.ndarray, y: np.ndarray) -> Step:
+    """One training step of a recipe on images x [B, H, W, C] and labels y [B], already traced."""
+    _cli.parse(files, bindings)
+    recipe = _cli.call(_cli.recipe.Recipe)
+    trainer = recipe.trainer(x.shape[1:], _CLASSES.value, steps_per_epoch=1, seed=0)
+    step = tf.function(trainer.train_step, autograph=False)
+    batch = tf.constant(x, recipe.dtype), tf.constant(y)
+    run = lambda: float(step(batch)["loss"])  # noqa: E731
+    run()
+    return run
+
+
+def interleaved(steps: dict[str, Step], runs: int) -> dict[str, list[float]]:
+    """Seconds of each step, one after the other, so that a busy machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(runs):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def run(argv: Sequence[str]) -> None:
+    """Times every batch size and prints a line for each contender."""
+    flags = absl.flags.FLAGS
+    print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
+    for size in map(int, _BATCH_SIZES.value):
+        rng = np.random.default_rng(0)
+        x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)
+        y = rng.integers(0, _CLASSES.value, size).astype(np.int32)
+        steps = {"+".join(flags.gin_file): our_step(flags.gin_file, flags.gin_bindings, x, y)}
+        if _AGAINST.value:
+            steps["+".join(_AGAINST.value)] = our_step(_AGAINST.value, flags.gin_bindings, x, y)
+        if _REFERENCE.value:
+            steps["reference (PyTorch)"] = reference_step.at_awp(_REFERENCE.value, x, y)
+        _report(size, interleaved(steps, _RUNS.value))
+
+
+def _report(size: int, seconds: dict[str, list[float]]) -> None:
+    first = statistics.median(next(iter(seconds.values())))
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        ratio = f"  takes {median / first:.3f} times the first's time" if len(seconds) > 1 else ""
+        print(
+            f"batch {size}  {name}: {size / median:.2f} images/s ({min(values):.3f}-{max(values):.3f} s a step){ratio}"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"batch {size}  peak memory of the process so far: {peak:.2f} GiB", flush=True)
+
+
+if __name__ == "__main__":
+    _cli.main(run)
