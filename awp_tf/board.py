@@ -32,11 +32,15 @@ class Board:
             hparams_api.hparams(dict(settings))
 
     def images(self, step: int, clean: tf.Tensor, adversarial: tf.Tensor) -> None:
-        """Clean images, adversarial ones, and their difference: grey is none, black and white the largest."""
+        """One picture of three rows: clean images, adversarial ones, and their difference.
+
+        In the difference grey is none, and black and white are each image's largest.
+        """
         difference = adversarial - clean
         largest = tf.reduce_max(tf.abs(difference), axis=[1, 2, 3], keepdims=True)
         difference = tf.clip_by_value(difference / (2 * largest + 1e-12) + 0.5, 0.0, 1.0)
+        rows = [tf.concat(tf.unstack(images), axis=1) for images in (clean, adversarial, difference)]
+        picture = tf.repeat(tf.repeat(tf.concat(rows, axis=0), 4, axis=0), 4, axis=1)
         with self._writer.as_default():
-            for name, images in (("clean", clean), ("adversarial", adversarial), ("difference", difference)):
-                tf.summary.image(f"validation/{name}", images, step, max_outputs=len(images))
+            tf.summary.image("validation/clean, adversarial, difference", picture[tf.newaxis], step)
         self._writer.flush()

@@ -15,6 +15,8 @@ from awp_tf.console import Clock, Console, duration, epoch_line, table
 from awp_tf.interrupt import Interrupt, Interrupted
 from awp_tf.schedules import Warmup
 
+PICTURE = "validation/clean, adversarial, difference"
+
 
 def test_board_shows_scalars_images_text_and_hparams(tmp_path):
     board = Board(tmp_path)
@@ -24,18 +26,20 @@ def test_board_shows_scalars_images_text_and_hparams(tmp_path):
     board.images(3, tf.zeros([2, 8, 8, 1]) + 0.5, tf.zeros([2, 8, 8, 1]) + 0.6)
     found = EventAccumulator(str(tmp_path)).Reload()
     tags = set(found.Tags()["tensors"])
-    assert {"train/loss", "config", *(f"validation/{n}" for n in ("clean", "adversarial", "difference"))} <= tags
+    assert {"train/loss", "config", PICTURE} <= tags
     assert tf.make_ndarray(found.Tensors("train/loss")[0].tensor_proto) == 0.5
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
-def test_differences_are_grey_where_there_is_none(tmp_path):
-    clean = tf.zeros([1, 8, 8, 1]) + 0.5
-    board = Board(tmp_path)
-    board.images(0, clean, clean)
+def test_the_picture_has_a_row_of_clean_images_of_adversarial_ones_and_of_differences(tmp_path):
+    clean = tf.zeros([2, 8, 8, 1]) + 0.5
+    adversarial = tf.concat([clean[:1], clean[1:] + 0.1], axis=0)
+    Board(tmp_path).images(0, clean, adversarial)
     found = EventAccumulator(str(tmp_path)).Reload()
-    png = tf.make_ndarray(found.Tensors("validation/difference")[0].tensor_proto)[2]
-    np.testing.assert_array_equal(tf.io.decode_png(png), 127)
+    png = tf.io.decode_png(tf.make_ndarray(found.Tensors(PICTURE)[0].tensor_proto)[2]).numpy()[..., 0]
+    blocks = png.reshape(3, 32, 2, 32).transpose(0, 2, 1, 3)
+    assert (blocks == blocks[:, :, :1, :1]).all()
+    np.testing.assert_array_equal(blocks[:, :, 0, 0], [[127, 127], [127, 153], [127, 255]])
 
 
 def test_epoch_line_reads_as_a_sentence():

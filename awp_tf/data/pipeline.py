@@ -58,7 +58,8 @@ class Batches:
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1: (images [B, H, W, C], labels [B])."""
-        images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
+        with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
+            images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             index = self._indices(step)
