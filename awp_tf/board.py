@@ -39,7 +39,9 @@ class Board:
         difference = adversarial - clean
         largest = tf.reduce_max(tf.abs(difference), axis=[1, 2, 3], keepdims=True)
         difference = tf.clip_by_value(difference / (2 * largest + 1e-12) + 0.5, 0.0, 1.0)
-        rows = [tf.concat(tf.unstack(images), axis=1) for images in (clean, adversarial, difference)]
+        border = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        framed = [tf.pad(images, border, constant_values=1.0) for images in (clean, adversarial, difference)]
+        rows = [tf.concat(tf.unstack(images), axis=1) for images in framed]
         picture = tf.repeat(tf.repeat(tf.concat(rows, axis=0), 4, axis=0), 4, axis=1)
         with self._writer.as_default():
             tf.summary.image("validation/clean, adversarial, difference", picture[tf.newaxis], step)

@@ -37,9 +37,11 @@ def test_the_picture_has_a_row_of_clean_images_of_adversarial_ones_and_of_differ
     Board(tmp_path).images(0, clean, adversarial)
     found = EventAccumulator(str(tmp_path)).Reload()
     png = tf.io.decode_png(tf.make_ndarray(found.Tensors(PICTURE)[0].tensor_proto)[2]).numpy()[..., 0]
-    blocks = png.reshape(3, 32, 2, 32).transpose(0, 2, 1, 3)
-    assert (blocks == blocks[:, :, :1, :1]).all()
-    np.testing.assert_array_equal(blocks[:, :, 0, 0], [[127, 127], [127, 153], [127, 255]])
+    blocks = png.reshape(3, 40, 2, 40).transpose(0, 2, 1, 3)
+    inside = blocks[:, :, 4:36, 4:36]
+    assert (inside == inside[:, :, :1, :1]).all()
+    np.testing.assert_array_equal(inside[:, :, 0, 0], [[127, 127], [127, 153], [127, 255]])
+    assert (blocks[:, :, :4] == 255).all()
 
 
 def test_epoch_line_reads_as_a_sentence():
