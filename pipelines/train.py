@@ -11,6 +11,7 @@ import absl.flags
 
 from pipelines import _cli
 
+absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _WORKDIR = absl.flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<names of the gin files>.")
 
 

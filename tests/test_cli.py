@@ -164,6 +164,18 @@ def test_bad_input_gives_one_line_code_2_and_no_folder(tmp_path, arguments, mess
     assert not workdir.exists()
 
 
+def test_help_shows_every_flag():
+    code, out, _ = finish(command("--help"))
+    assert code == 1  # as absl has it
+    for flag in (
+        "--gin_file",
+        "--gin_bindings",
+        "--workdir",
+        "python -m pipelines.train --gin_file=gin/trades_awp.gin",
+    ):
+        assert flag in out
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The README's first command, shortened, run to its end."""

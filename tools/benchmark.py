@@ -21,6 +21,7 @@ import tensorflow as tf
 from pipelines import _cli
 from tools import reference_step
 
+absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
 _RUNS = absl.flags.DEFINE_integer("runs", 5, "Timed steps of each, taken in turns; the median counts.", lower_bound=1)
 _SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, channels.")

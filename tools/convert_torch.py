@@ -18,6 +18,7 @@ from awp_tf.checks import UserError
 from awp_tf.networks import load_torch_weights
 from pipelines import _cli
 
+absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _CHECKPOINT = absl.flags.DEFINE_string("checkpoint", None, "The .pt or .pth file.", required=True)
 _OUTPUT = absl.flags.DEFINE_string("output", None, "The .keras file to write.", required=True)
 _CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes of the checkpoint.", lower_bound=2)
