@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from awp_tf.checks import UserError
+
 _NAME = re.compile(r"step-(\d+)\.index$")
 
 
@@ -63,16 +65,32 @@ class Checkpoints:
                 file.unlink()
 
     def restore(self) -> bool:
-        """Goes back to the newest readable state; says so for each unreadable one. False: there is none."""
-        for step in self._steps():
+        """Goes back to the newest readable state, and says so for each unreadable one.
+
+        Returns:
+            Whether there was a state.
+
+        Raises:
+            UserError: There are states, but none can be read. Some variables may hold their values
+                by now, so this is no place to start over from.
+        """
+        steps = self._steps()
+        for step in steps:
             path = str(self._folder / f"step-{step}")
             try:
                 self._checkpoint.read(path).assert_consumed()
             except Exception as error:  # damaged files make TensorFlow raise errors of many kinds
                 reason = str(error).splitlines()[0][:150]
-                print(f"warning: {path} cannot be read ({reason}); trying the checkpoint before it", file=sys.stderr)
+                print(
+                    f"warning: {path} cannot be read ({reason}); looking for the checkpoint before it", file=sys.stderr
+                )
             else:
                 return True
+        if steps:
+            raise UserError(
+                f"{self._folder}: expected a readable checkpoint, received {len(steps)} damaged ones; "
+                "choose another --workdir, or delete this run's folder to start over."
+            )
         return False
 
     def _steps(self) -> list[int]:

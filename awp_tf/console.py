@@ -17,9 +17,9 @@ class Console:
             total: Images in all.
             done: Images already done when the job goes on from a checkpoint.
         """
-        # Mean speed over the whole job: attacks and epochs make the momentary one jump.
+        # smoothing=0 is the mean speed of the whole job: fetching and validation make the momentary one jump.
         self._bar = tqdm.tqdm(
-            total=total, initial=done, desc=title, unit=" images", unit_scale=True, smoothing=0.05, disable=None
+            total=total, initial=done, desc=title, unit=" images", unit_scale=True, smoothing=0, disable=None
         )
 
     def advance(self, images: int) -> None:

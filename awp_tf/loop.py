@@ -141,8 +141,8 @@ class Loop:
     def _refuse_non_finite(self, step: int, loss: float) -> None:
         if not np.isfinite(loss):
             raise UserError(
-                f"step {step}: the loss is {loss}; expected a finite number. The last good checkpoint is kept in "
-                f"{self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
+                f"step {step}: the loss is {loss}; expected a finite number. Checkpoints of earlier epochs "
+                f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
             )
 
     def _finish_epoch(self, values: dict[str, float]) -> None:

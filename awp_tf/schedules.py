@@ -135,11 +135,22 @@ class Cyclic(Interpolated):
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear(Interpolated):
-    """Constant for a third, to a tenth at two thirds, to a hundredth at the end."""
+class Linear(Schedule):
+    """Constant for a third, to a tenth at two thirds, to a hundredth at the end; thirds in whole epochs."""
 
-    points: Sequence[float] = (0.0, 1 / 3, 2 / 3, 1.0)
-    values: Sequence[float] = (1.0, 1.0, 0.1, 0.01)
+    initial: float
+    epochs: int
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        positive("Linear.initial", self.initial)
+        at_least("Linear.epochs", self.epochs, 3)
+
+    def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
+        """See Schedule."""
+        corners = (0, self.epochs // 3, self.epochs * 2 // 3, self.epochs)
+        points = [corner / self.epochs for corner in corners]
+        return Interpolated(self.initial, self.epochs, points, (1.0, 1.0, 0.1, 0.01))(epoch)
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):

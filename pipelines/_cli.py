@@ -74,7 +74,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
             list(files), list(bindings), finalize_config=False, print_includes_and_imports=False
         )
     except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_explain(error, bindings)) from error
     text = gin.config_str(max_line_length=120)
     if "train.recipe" not in text:
         raise UserError(
@@ -99,6 +99,9 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
                 f"\n{_first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
             )
             sys.exit(128 + stop.signum)
+        except KeyboardInterrupt:
+            print("\nstopped by SIGINT; the same command goes on from the last checkpoint.", file=sys.stderr)
+            sys.exit(130)
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     with _usage_errors_exit_with_2():
@@ -106,8 +109,17 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
 
 
 def call(root: Callable[..., T], **arguments: object) -> T:
-    """Calls a root function with what gin binds to it, and arguments."""
-    return gin.get_configurable(root.__name__)(**arguments)
+    """Calls a root function with what gin binds to it, and arguments.
+
+    Raises:
+        UserError: Something has no value, for instance the path of an image folder.
+    """
+    try:
+        return gin.get_configurable(root.__name__)(**arguments)
+    except TypeError as error:
+        if "No values supplied by Gin" not in str(error):
+            raise
+        raise UserError(f"{_first_line(error)}; bind it in a gin file or with --gin_bindings.") from error
 
 
 def default_workdir(files: Sequence[str]) -> str:
@@ -140,8 +152,12 @@ def _require_file(file: str) -> None:
     raise UserError(f"--gin_file: expected an existing file, received {file!r}.{_did_you_mean(file, known)}")
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, bindings: Sequence[str]) -> str:
     """The first line of gin's error, the place it names, and the nearest name that exists."""
+    if isinstance(error, SyntaxError):
+        line = min(error.lineno or 1, max(len(bindings), 1))
+        where = f'file "{error.filename}", line {error.lineno}' if error.filename else "--gin_bindings="
+        return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
     text = str(error)
     place = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     first = text.strip().splitlines()[0]

@@ -25,12 +25,7 @@ LAYERS = [
 ]
 # Modules tested together, or by another's test.
 TESTED_IN = {
-    "attacks": "test_attacks",
-    "board": "test_small_parts",
-    "checks": "test_small_parts",
-    "console": "test_small_parts",
-    "interrupt": "test_small_parts",
-    "averaging": "test_trainer",
+    "objectives": "test_pgd",
     "replicas": "test_trainer",
     "recipe": "test_experiment",
     "report": "test_experiment",

@@ -4,6 +4,7 @@ import pytest
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer
 
 from awp_tf.checkpoints import Checkpoints, Progress, save_network, write_text
+from awp_tf.checks import UserError
 
 
 def objects(seed=0):
@@ -65,6 +66,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     for value, expected in zip(trainer.network.get_weights(), weights[2], strict=True):
         np.testing.assert_array_equal(value, expected)
     assert "step-3 cannot be read" in capsys.readouterr().err
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error_and_not_a_new_start(tmp_path):
+    saved(tmp_path, 3)
+    for file in tmp_path.glob("step-*.data*"):
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="expected a readable checkpoint, received 2 damaged ones"):
+        restored(tmp_path)
 
 
 def test_a_checkpoint_without_its_index_was_never_finished(tmp_path):

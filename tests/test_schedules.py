@@ -7,7 +7,7 @@ import tensorflow as tf
 from awp_tf.attacks import PGD
 from awp_tf.checks import UserError
 from awp_tf.perturbations import AWP
-from awp_tf.schedules import Constant, Cosine, Cyclic, LearningRate, Linear, Piecewise, Warmup, at_epoch
+from awp_tf.schedules import Constant, Cosine, Cyclic, Interpolated, LearningRate, Linear, Piecewise, Warmup, at_epoch
 from awp_tf.threats import Linf
 
 
@@ -25,7 +25,7 @@ EPOCHS = np.linspace(0, 200, 41)
         (Piecewise(0.1, 200), lambda t: 0.1 if t / 200 < 0.5 else 0.01 if t / 200 < 0.75 else 0.001),
         (Cosine(0.1, 200), lambda t: 0.1 * 0.5 * (1 + np.cos(t / 200 * np.pi))),
         (Cyclic(0.1, 200), lambda t: np.interp(t, [0, 80, 200], [0, 0.1, 0])),
-        (Linear(0.1, 300), lambda t: np.interp(t, [0, 100, 200, 300], [0.1, 0.1, 0.01, 0.001])),
+        (Linear(0.1, 200), lambda t: np.interp(t, [0, 200 // 3, 400 // 3, 200], [0.1, 0.1, 0.01, 0.001])),
         (Warmup(0.005, 9), lambda t: 0.005 if t >= 9 else 0.0),
     ],
     ids=lambda value: type(value).__name__,
@@ -69,7 +69,8 @@ def test_what_is_not_scheduled_is_returned_as_it_is():
         lambda: Piecewise(-0.1, 10),
         lambda: Cosine(0.1, 0),
         lambda: Warmup(0.1, -1),
-        lambda: Linear(0.1, 10, points=(0, 1)),
+        lambda: Interpolated(0.1, 10, points=(0, 1, 2)),
+        lambda: Linear(0.1, 2),
         lambda: LearningRate(Constant(0.1), 0),
     ],
 )

@@ -68,10 +68,10 @@ class PGD:
         first = self.start(self.threat, x, seed) if start is None else start - x
         step_size = self.relative_step_size * self.threat.epsilon
 
-        def step(_: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def step(i: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             gradient = _gradient(objective, x + delta)
             moved = self.threat.project(delta + step_size * self.threat.ascend(gradient))
-            return _ + 1, box(moved, x)
+            return i + 1, box(moved, x)
 
         counter = tf.constant(0)
         _, delta = tf.while_loop(

@@ -1,0 +1,39 @@
+import keras
+import numpy as np
+import pytest
+from helpers import tiny_batch, tiny_network, tiny_trainer, weights_of
+
+from awp_tf.averaging import EMA, Latest
+from awp_tf.checks import UserError
+from awp_tf.networks.layers import BatchNorm
+
+
+def bn_network():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = BatchNorm(name="bn1")(keras.layers.Conv2D(2, 3, name="conv1")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(4, name="linear")(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_ema_averages_weights_and_statistics():
+    network = bn_network()
+    expected = weights_of(network)
+    trainer = tiny_trainer(network, averaging=lambda n: EMA(n, 0.5))
+    for t, batch in enumerate(tiny_batch(8, "float64", seed) for seed in range(4)):
+        trainer.train_step(batch)
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = [decay * a + (1 - decay) * w for a, w in zip(expected, weights_of(network), strict=True)]
+    for average, value in zip(weights_of(trainer.averaged.network), expected, strict=True):
+        np.testing.assert_allclose(average, value, rtol=1e-12)
+    assert len(trainer.optimizer.variables) == 2 + len(network.trainable_variables)
+
+
+def test_latest_is_the_network_itself():
+    network = tiny_network()
+    assert Latest(network).network is network
+
+
+def test_a_decay_of_one_is_refused():
+    with pytest.raises(UserError, match=r"EMA\.decay"):
+        EMA(tiny_network(), 1.0)
