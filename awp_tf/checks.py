@@ -1,6 +1,8 @@
 """One-line errors for settings: what was expected, what was received, what to do."""
 
+import difflib
 import numbers
+from collections.abc import Collection
 
 
 class UserError(Exception):
@@ -26,6 +28,13 @@ def at_least(name: str, value: object, least: int) -> None:
 def fraction(name: str, value: object) -> None:
     """Raises UserError unless value is a number in [0, 1)."""
     _require(_real(value) and 0 <= value < 1, name, "a number in [0, 1)", value)  # type: ignore[operator]
+
+
+def one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Raises UserError unless value is one of known; the nearest is suggested."""
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}?" if near else ""
+    _require(value in known, name, f"one of {', '.join(known)}", value, hint)
 
 
 def _real(value: object) -> bool:

@@ -39,3 +39,47 @@ def mart_regularizer(logits: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tenso
     divergence = tf.reduce_sum(p * (tf.nn.log_softmax(logits) - logarithm), axis=-1)
     p_true = tf.gather(p, labels, axis=-1, batch_dims=1)
     return divergence * (1.0000001 - p_true)
+
+
+def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Max over k != y of z_k, minus z_y, shape [B]: above 0 where the image is misclassified.
+
+    Carlini and Wagner, S&P 2017, without its confidence.
+    """
+    is_label = tf.one_hot(labels, tf.shape(logits)[-1], on_value=True, off_value=False, dtype=tf.bool)
+    others = tf.where(is_label, tf.constant(logits.dtype.min, logits.dtype), logits)
+    return _largest(others, 1)[:, 0] - _at(logits, labels)
+
+
+def targeted_margin(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """z_t - z_y, shape [B]."""
+    return _at(logits, targets) - _at(logits, labels)
+
+
+def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Difference of logits ratio, shape [B], for at least 3 classes; does not change with the logits' scale.
+
+    (max over k != y of z_k - z_y) / (z_(1) - z_(3) + 1e-12), z_(i) the i-th largest.
+    Croce and Hein, ICML 2020, eq. 6.
+    """
+    largest = _largest(logits, 3)
+    return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12), shape [B], for at least 4 classes.
+
+    Croce and Hein, ICML 2020, eq. 7.
+    """
+    largest = _largest(logits, 4)
+    scale = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + 1e-12
+    return targeted_margin(logits, labels, targets) / scale
+
+
+def _at(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.gather(logits, labels, axis=-1, batch_dims=1)
+
+
+def _largest(logits: tf.Tensor, count: int) -> tf.Tensor:
+    """The largest logits in falling order; of equal ones the last class, whose gradient the official code takes."""
+    return tf.math.top_k(tf.reverse(logits, [-1]), count).values

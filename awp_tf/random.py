@@ -1,10 +1,11 @@
 """Noise that is a pure function of (key, position in the global batch).
 
-A replica draws the noise of the whole global batch and keeps its own rows, so a run gives the same
-numbers on one device and on eight. Drawing is cheap beside a forward pass.
+In training a replica draws the noise of the whole global batch and keeps its own rows, so a run gives
+the same numbers on one device and on eight (Seed). In evaluation every image has noise of its own
+(ImageSeeds). Drawing is cheap beside a forward pass.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import tensorflow as tf
 
@@ -30,8 +31,47 @@ class Seed(NamedTuple):
 
     def fold(self, data: int | tf.Tensor) -> "Seed":
         """A seed independent of this one for every value of data."""
-        key = tf.random.experimental.stateless_fold_in(self.key, tf.cast(data, tf.int64), alg=ALGORITHM)
-        return self._replace(key=key)
+        return self._replace(key=_fold(self.key, data))
+
+    def bits(self, like: tf.Tensor) -> tf.Tensor:
+        """Random uint32 in the shape of like, [B, ...]: this replica's rows of the global batch."""
+        shape = tf.shape(like)
+        everything = _bits(tf.concat([shape[:1] * self.replicas, shape[1:]], axis=0), self.key)
+        start = shape[0] * tf.cast(self.replica, shape.dtype)
+        return everything[start : start + shape[0]]
+
+
+class ImageSeeds(NamedTuple):
+    """Seeds by image, so that its noise does not depend on the batch it is in.
+
+    Attributes:
+        key: Two integers, shape [2].
+        image: The place of each image in its data set, int64, shape [B].
+    """
+
+    key: tf.Tensor
+    image: tf.Tensor
+
+    def fold(self, data: int | tf.Tensor) -> "ImageSeeds":
+        """Seeds independent of these for every value of data."""
+        return self._replace(key=_fold(self.key, data))
+
+    def bits(self, like: tf.Tensor) -> tf.Tensor:
+        """Random uint32 in the shape of like, [B, ...], each row its image's own."""
+        shape = tf.shape(like)[1:]
+        return tf.map_fn(lambda image: _bits(shape, _fold(self.key, image)), self.image, fn_output_signature=tf.uint32)
+
+
+class Seeded(Protocol):
+    """Where noise comes from: Seed or ImageSeeds."""
+
+    def fold(self, data: int | tf.Tensor) -> Self:
+        """Noise independent of this one for every value of data."""
+        ...
+
+    def bits(self, like: tf.Tensor) -> tf.Tensor:
+        """Random uint32 in the shape of like, [B, ...]."""
+        ...
 
 
 def make_seed(seed: int, *path: int | tf.Tensor) -> Seed:
@@ -42,25 +82,21 @@ def make_seed(seed: int, *path: int | tf.Tensor) -> Seed:
     return result
 
 
-def uniform(seed: Seed, like: tf.Tensor) -> tf.Tensor:
+def uniform(seed: Seeded, like: tf.Tensor) -> tf.Tensor:
     """U(0, 1) in the shape and dtype of like, [B, ...], in steps of 2^-24."""
-    bits = tf.random.stateless_uniform(_global(seed, like), seed.key, None, None, dtype=tf.uint32, alg=ALGORITHM)
     # From the bits by hand: TensorFlow and XLA agree on them, but not on the floats they make of them.
-    whole = tf.cast(tf.bitwise.right_shift(_rows(seed, bits), tf.constant(8, tf.uint32)), tf.int32)
+    whole = tf.cast(tf.bitwise.right_shift(seed.bits(like), tf.constant(8, tf.uint32)), tf.int32)
     return (tf.cast(whole, like.dtype) + 0.5) * 2.0**-24
 
 
-def normal(seed: Seed, like: tf.Tensor) -> tf.Tensor:
+def normal(seed: Seeded, like: tf.Tensor) -> tf.Tensor:
     """N(0, 1) in the shape and dtype of like, [B, ...], by the inverse of its distribution function."""
     return tf.math.erfinv(2 * uniform(seed, like) - 1) * 2.0**0.5
 
 
-def _global(seed: Seed, like: tf.Tensor) -> tf.Tensor:
-    shape = tf.shape(like)
-    return tf.concat([shape[:1] * seed.replicas, shape[1:]], axis=0)
+def _fold(key: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(key, tf.cast(data, tf.int64), alg=ALGORITHM)
 
 
-def _rows(seed: Seed, noise: tf.Tensor) -> tf.Tensor:
-    batch = tf.shape(noise)[0] // seed.replicas
-    start = batch * tf.cast(seed.replica, batch.dtype)
-    return noise[start : start + batch]
+def _bits(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, key, None, None, dtype=tf.uint32, alg=ALGORITHM)

@@ -32,8 +32,16 @@ class Threat(Protocol):
         """The step of length one (in this norm) along which gradient [B, H, W, C] climbs steepest."""
         ...
 
-    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """A random point of the ball in the shape of like [B, H, W, C]."""
+        ...
+
+    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+        """A random point at distance epsilon in the shape of like [B, H, W, C]."""
+        ...
+
+    def norm(self, delta: tf.Tensor) -> tf.Tensor:
+        """The length of delta [B, H, W, C], shape [B]."""
         ...
 
 
@@ -59,9 +67,17 @@ class Linf:
         """See Threat."""
         return tf.sign(gradient)
 
-    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """Uniform in the ball."""
         return (2 * random.uniform(seed, like) - 1) * self.epsilon
+
+    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+        """See Threat: uniform, stretched until its largest entry is epsilon (AutoAttack's start)."""
+        return _stretched(2 * random.uniform(seed, like) - 1, self)
+
+    def norm(self, delta: tf.Tensor) -> tf.Tensor:
+        """See Threat."""
+        return tf.reduce_max(tf.abs(delta), axis=[1, 2, 3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +95,27 @@ class L2:
         object.__setattr__(self, "epsilon", _radius("L2.epsilon", self.epsilon, largest=10.0))
 
     def project(self, delta: tf.Tensor) -> tf.Tensor:
-        """See Threat. The 1e-7 is that of torch.renorm, which the reference uses."""
-        norm = _norm(delta)
-        return delta * tf.where(norm > self.epsilon, self.epsilon / (norm + 1e-7), 1.0)
+        """See Threat. The 1e-12 is AutoAttack's; torch.renorm in the AWP authors' code has 1e-7."""
+        norm = per_image(self.norm(delta))
+        return delta * (tf.minimum(norm, self.epsilon) / (norm + 1e-12))
 
     def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
         """See Threat; zero where the gradient is zero."""
-        return gradient / (_norm(gradient) + 1e-10)
+        return gradient / (per_image(self.norm(gradient)) + 1e-12)
 
-    def sample(self, like: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """Uniform direction and uniform length, as in the reference (not uniform in volume)."""
         direction = random.normal(seed.fold(0), like)
         length = random.uniform(seed.fold(1), like[:, :1, :1, :1])
-        return direction * (self.epsilon * length / (_norm(direction) + 1e-12))
+        return direction * (self.epsilon * length / (per_image(self.norm(direction)) + 1e-12))
+
+    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+        """See Threat: uniform on the sphere."""
+        return _stretched(random.normal(seed, like), self)
+
+    def norm(self, delta: tf.Tensor) -> tf.Tensor:
+        """See Threat."""
+        return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3]))
 
 
 def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -99,8 +123,13 @@ def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(delta, -x, 1 - x)
 
 
-def _norm(delta: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3], keepdims=True))
+def per_image(values: tf.Tensor) -> tf.Tensor:
+    """Values [B] as [B, 1, 1, 1], to go with images."""
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def _stretched(delta: tf.Tensor, threat: Threat) -> tf.Tensor:
+    return delta * (threat.epsilon / (per_image(threat.norm(delta)) + 1e-12))
 
 
 def _radius(name: str, value: T, largest: float) -> T | float:

@@ -1,20 +1,35 @@
-"""Searches for the worst input near a given one: attack(objective, x, seed) -> x_adv.
+"""Searches for the worst input near a given one.
 
-An attack is handed a function to maximise and never sees the network, the labels or the loss.
+An `Attack` is handed a function to maximise and never sees the network, the labels or the loss:
+attack(objective, x, seed) -> x_adv. A `Search` knows them, and notices when it has succeeded: it is what
+evaluation runs.
 """
 
+from awp_tf.attacks.apgd import APGD
+from awp_tf.attacks.fab import FAB
 from awp_tf.attacks.objectives import Objective, targeted, untargeted
 from awp_tf.attacks.pgd import FGSM, PGD, Attack, Clean, Restarts
+from awp_tf.attacks.search import Once, Problem, Search, Transfer
+from awp_tf.attacks.spsa import SPSA
+from awp_tf.attacks.square import Square
 from awp_tf.attacks.starts import GaussianStart, UniformStart, ZeroStart
 
 __all__ = [
+    "APGD",
+    "FAB",
     "FGSM",
     "PGD",
+    "SPSA",
     "Attack",
     "Clean",
     "GaussianStart",
     "Objective",
+    "Once",
+    "Problem",
     "Restarts",
+    "Search",
+    "Square",
+    "Transfer",
     "UniformStart",
     "ZeroStart",
     "targeted",

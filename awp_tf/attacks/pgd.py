@@ -16,7 +16,7 @@ class Attack(Protocol):
     """A search for the worst image near each x."""
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Images [B, H, W, C] inside the threat's ball around x and inside [0, 1].
 
@@ -34,7 +34,7 @@ class Clean:
     """No attack: the null object that turns a robust method into ordinary training."""
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Returns x."""
         return x
@@ -62,7 +62,7 @@ class PGD:
         positive("PGD.relative_step_size", self.relative_step_size)
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack."""
         first = self.start(self.threat, x, seed) if start is None else start - x
@@ -106,7 +106,7 @@ class Restarts:
         at_least("Restarts.times", self.times, 1)
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seed, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack; each run after the first has noise of its own."""
         worst = self.attack(objective, x, seed.fold(0), start)

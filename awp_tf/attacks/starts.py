@@ -13,7 +13,7 @@ from awp_tf.threats import Threat
 class Start(Protocol):
     """Draws the first perturbation of images x [B, H, W, C]."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """The first perturbation, in the shape of x; it need not respect the pixel box."""
         ...
 
@@ -22,7 +22,7 @@ class Start(Protocol):
 class ZeroStart:
     """At the image itself, as FGSM does."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """See Start."""
         return tf.zeros_like(x)
 
@@ -31,7 +31,7 @@ class ZeroStart:
 class UniformStart:
     """At a random point of the ball (Madry et al., ICLR 2018)."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """See Start."""
         return threat.sample(x, seed)
 
@@ -50,6 +50,6 @@ class GaussianStart:
         """Raises UserError where std is negative."""
         not_negative("GaussianStart.std", self.std)
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
         """See Start."""
         return threat.project(self.std * random.normal(seed, x))

@@ -1,0 +1,174 @@
+"""APGD (Croce and Hein, ICML 2020): PGD with momentum that halves its own steps and returns to its best point."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.attacks.objectives import Predict
+from awp_tf.attacks.search import LOSSES, Problem, climb, misclassified, pick
+from awp_tf.checks import at_least, one_of
+from awp_tf.random import ImageSeeds
+from awp_tf.threats import Linf, Threat, box, per_image
+
+_MOMENTUM = 0.75  # weight of the new step against the last one
+_RHO = 0.75  # a window with fewer improving steps than this fraction halves the step
+
+
+class APGDState(NamedTuple):
+    """What APGD remembers of each image; see Search for fooled and adversarial.
+
+    Attributes:
+        x, x_old: The point, and the one before.
+        gradient: At x.
+        best, best_gradient, best_loss: Where the loss was highest.
+        loss: At the last step evaluated (0 before the first, as in the official code).
+        rises: Steps of this window on which the loss rose.
+        step: Length of the next step.
+        halved: Whether the last check halved it.
+        checked_loss: best_loss at the last check.
+    """
+
+    x: tf.Tensor
+    x_old: tf.Tensor
+    gradient: tf.Tensor
+    best: tf.Tensor
+    best_gradient: tf.Tensor
+    best_loss: tf.Tensor
+    loss: tf.Tensor
+    rises: tf.Tensor
+    step: tf.Tensor
+    halved: tf.Tensor
+    checked_loss: tf.Tensor
+    fooled: tf.Tensor
+    adversarial: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class APGD:
+    """Follows the official code to the letter, where it differs from the paper too.
+
+    Attributes:
+        threat: The ball.
+        loss: "ce", "dlr", "margin", or for targets "targeted-dlr", "targeted-margin".
+        iterations: Gradient steps of a run.
+        restarts: Runs, each with a start of its own.
+        targets: How many target classes; 0 for an untargeted loss.
+        eot: Gradients averaged at each point, for randomised networks.
+    """
+
+    threat: Threat = Linf()
+    loss: str = "ce"
+    iterations: int = 100
+    restarts: int = 1
+    targets: int = 0
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        one_of("APGD.loss", self.loss, LOSSES)
+        for name in ("iterations", "restarts", "eot"):
+            at_least(f"APGD.{name}", getattr(self, name), 1)
+        at_least("APGD.targets", self.targets, int(self.loss.startswith("targeted")))
+
+    @property
+    def steps(self) -> int:
+        """One more than iterations: the start is evaluated too."""
+        return self.iterations + 1
+
+    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> APGDState:
+        """See Search: at a random point on the edge of the ball."""
+        return self.begin_at(problem.x + box(self.threat.edge(problem.x, seeds), problem.x))
+
+    def begin_at(self, x: tf.Tensor) -> APGDState:
+        """The state at given images [B, H, W, C], before they are evaluated."""
+        zeros = tf.zeros_like(x[:, 0, 0, 0])
+        false = tf.zeros_like(zeros, tf.bool)
+        step = zeros + tf.constant(2 * self.threat.epsilon, x.dtype)
+        lowest = zeros + x.dtype.min
+        nothing = tf.zeros_like(x)
+        return APGDState(x, x, nothing, x, nothing, lowest, zeros, zeros, step, ~false, zeros, false, x)
+
+    def step(self, predict: Predict, problem: Problem, state: APGDState, i: tf.Tensor, seeds: ImageSeeds) -> APGDState:
+        """See Search: moves (from step 1 on), evaluates, and at the end of a window adapts the step."""
+        x = tf.where(i == 0, state.x, self._moved(problem.x, state, i))
+        logits, loss, gradient = self._evaluated(predict, problem, x)
+        wrong = misclassified(logits, problem.labels)
+        better = loss > state.best_loss
+        best_loss = tf.where(better, loss, state.best_loss)
+        state = state._replace(
+            x=x,
+            x_old=state.x,
+            gradient=gradient,
+            best=pick(better, x, state.best),
+            best_gradient=pick(better, gradient, state.best_gradient),
+            best_loss=best_loss,
+            loss=tf.where(i == 0, state.loss, loss),
+            rises=state.rises + tf.cast((i > 0) & (loss > state.loss), x.dtype),
+            checked_loss=tf.where(i == 0, best_loss, state.checked_loss),
+            fooled=state.fooled | wrong,
+            adversarial=pick(wrong, x, state.adversarial),
+        )
+        return self._checked(state, i)
+
+    def _moved(self, clean: tf.Tensor, state: APGDState, i: tf.Tensor) -> tf.Tensor:
+        weight = tf.where(i == 1, tf.ones([], clean.dtype), _MOMENTUM)
+        step = self.threat.ascend(state.gradient) * per_image(state.step)
+        target = self._inside(clean, state.x + step)
+        inertia = state.x - state.x_old
+        return self._inside(clean, state.x + (target - state.x) * weight + inertia * (1 - weight))
+
+    def _inside(self, clean: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(clean + self.threat.project(x - clean), 0.0, 1.0)
+
+    def _evaluated(self, predict: Predict, problem: Problem, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(Logits, loss, gradient); of several passes the mean gradient, and the last one's logits and loss."""
+
+        def objective(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            logits = predict(z)
+            return LOSSES[self.loss](logits, problem), logits
+
+        logits, loss, gradient = climb(objective, x)
+        if self.eot == 1:
+            return logits, loss, gradient
+
+        def again(k: tf.Tensor, logits: tf.Tensor, loss: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            logits, loss, gradient = climb(objective, x)
+            return k + 1, logits, loss, total + gradient
+
+        first = (tf.constant(1), logits, loss, gradient)
+        _, logits, loss, total = tf.while_loop(lambda k, *_: k < self.eot, again, first)
+        return logits, loss, total / self.eot
+
+    def _checked(self, state: APGDState, i: tf.Tensor) -> APGDState:
+        """At the end of a window: halve the step where it no longer helps, and go back to the best point.
+
+        The point before is kept as it was, so the next momentum leads away from the best point: as in
+        the official code.
+        """
+        window = tf.gather(tf.constant(_windows(self.iterations), state.x.dtype), i)
+        ends = window > 0
+        restless = state.rises <= _RHO * window
+        stuck = ~state.halved & (state.checked_loss >= state.best_loss)
+        halve = ends & (restless | stuck)
+        return state._replace(
+            x=pick(halve, state.best, state.x),
+            gradient=pick(halve, state.best_gradient, state.gradient),
+            rises=tf.where(ends, tf.zeros_like(state.rises), state.rises),
+            step=tf.where(halve, state.step / 2, state.step),
+            halved=tf.where(ends, halve, state.halved),
+            checked_loss=tf.where(ends, state.best_loss, state.checked_loss),
+        )
+
+
+def _windows(iterations: int) -> np.ndarray:
+    """For each step the length of the window that ends with it; 0 where none does."""
+    window, shortest, shrink = (max(int(part * iterations), 1) for part in (0.22, 0.06, 0.03))
+    ends = np.zeros(iterations + 1, np.int32)
+    end = window
+    while end <= iterations:
+        ends[end] = window
+        window = max(window - shrink, shortest)
+        end += window
+    return ends

@@ -1,0 +1,124 @@
+"""FAB (Croce and Hein, ICML 2020): the shortest perturbation, by steps onto linearised decision boundaries."""
+
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from awp_tf.attacks.hyperplane import onto_hyperplane
+from awp_tf.attacks.objectives import Predict
+from awp_tf.attacks.search import Problem, climb, misclassified, pick
+from awp_tf.checks import at_least, not_negative
+from awp_tf.random import ImageSeeds
+from awp_tf.threats import Linf, Threat, per_image
+
+_OVERSHOOT = 1.05  # eta: how far beyond the boundary a step goes
+_BACK = 0.9  # beta: how much of the perturbation is kept once the image is misclassified
+_LARGEST_PULL = 0.1  # alpha_max: the largest weight of the step from the clean image
+_FAR = 1e10  # the distance of an image for which nothing was found
+
+
+class FABState(NamedTuple):
+    """What FAB remembers of each image; see Search for fooled and adversarial.
+
+    Attributes:
+        x: The point.
+        distance: Of the nearest misclassified image so far, which is `adversarial`.
+    """
+
+    x: tf.Tensor
+    distance: tf.Tensor
+    fooled: tf.Tensor
+    adversarial: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class FAB:
+    """Minimises the norm; epsilon only decides whether what was found counts.
+
+    For images that are classified correctly, as Croce and Hein's code; a step onto the boundary of one
+    target class, or (targets = 0) of the class whose boundary is nearest at the point.
+
+    Attributes:
+        threat: The norm, and the epsilon that counts.
+        iterations: Steps of a run.
+        restarts: Runs; all but the first start at a random point at distance epsilon / 2.
+        targets: How many target classes; 0 considers all classes in each step.
+    """
+
+    threat: Threat = Linf()
+    iterations: int = 100
+    restarts: int = 1
+    targets: int = 9
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        at_least("FAB.iterations", self.iterations, 1)
+        at_least("FAB.restarts", self.restarts, 1)
+        not_negative("FAB.targets", self.targets)
+
+    @property
+    def steps(self) -> int:
+        """One for each iteration."""
+        return self.iterations
+
+    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> FABState:
+        """See Search."""
+        away = tf.clip_by_value(problem.x + self.threat.edge(problem.x, seeds) / 2, 0.0, 1.0)
+        far = tf.zeros_like(problem.x[:, 0, 0, 0]) + _FAR
+        return FABState(tf.where(restart > 0, away, problem.x), far, tf.zeros_like(far, tf.bool), problem.x)
+
+    def step(self, predict: Predict, problem: Problem, state: FABState, i: tf.Tensor, seeds: ImageSeeds) -> FABState:
+        """See Search: one step towards the boundary, and back towards the clean image once it is crossed."""
+        x = self._towards_boundary(problem.x, state.x, *self._boundary(predict, problem, state.x))
+        wrong = misclassified(predict(x), problem.labels)
+        distance = self.threat.norm(x - problem.x)
+        nearer = wrong & (distance < state.distance)
+        nearest = tf.where(nearer, distance, state.distance)
+        return FABState(
+            x=pick(wrong, problem.x + _BACK * (x - problem.x), x),
+            distance=nearest,
+            fooled=nearest <= self.threat.epsilon,
+            adversarial=pick(nearer, x, state.adversarial),
+        )
+
+    def _towards_boundary(self, clean: tf.Tensor, x: tf.Tensor, value: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
+        """The two projections, from x and from the clean image, mixed by their lengths."""
+        # From the linear function's values, not from <normal, x> - b, which cancels in float32.
+        value_clean = value + tf.reduce_sum(normal * (clean - x), axis=[1, 2, 3])
+        both = [tf.concat(pair, 0) for pair in ((x, clean), (normal, normal), (value, value_clean))]
+        moves = onto_hyperplane(self.threat, *both)
+        near, far = tf.split(tf.maximum(self.threat.norm(moves), 1e-8), 2)
+        move, move_clean = tf.split(moves, 2)
+        pull = per_image(tf.minimum(near / (near + far), _LARGEST_PULL))
+        mixed = (x + _OVERSHOOT * move) * (1 - pull) + (clean + _OVERSHOOT * move_clean) * pull
+        return tf.clip_by_value(mixed, 0.0, 1.0)
+
+    def _boundary(self, predict: Predict, problem: Problem, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """z_s - z_y at x [B] and its gradient [B, H, W, C], for the target s or the nearest boundary."""
+        if self.targets:
+            return _difference(predict, problem, x, problem.targets)
+        classes = tf.shape(predict(x))[-1]
+        nothing = tf.zeros_like(x[:, 0, 0, 0])
+
+        def consider(s: tf.Tensor, least: tf.Tensor, *best: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            target = tf.zeros_like(problem.labels) + s
+            value, normal = _difference(predict, problem, x, target)
+            dual = tf.reduce_sum(normal * self.threat.ascend(normal), axis=[1, 2, 3])
+            away = tf.where(target == problem.labels, nothing + _FAR, tf.abs(value) / (dual + 1e-12))
+            nearer = away < least
+            return s + 1, tf.minimum(away, least), tf.where(nearer, value, best[0]), pick(nearer, normal, best[1])
+
+        first = (tf.constant(0), nothing + x.dtype.max, nothing, tf.zeros_like(x))
+        _, _, value, normal = tf.while_loop(lambda s, *_: s < classes, consider, first)
+        return value, normal
+
+
+def _difference(
+    predict: Predict, problem: Problem, x: tf.Tensor, target: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    def objective(z: tf.Tensor) -> tuple[tf.Tensor, None]:
+        logits = predict(z)
+        return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, problem.labels, batch_dims=1), None
+
+    return climb(objective, x)[1:]
