@@ -31,6 +31,12 @@ class Board:
         with self._writer.as_default():
             hparams_api.hparams(dict(settings))
 
+    def picture(self, name: str, pixels: tf.Tensor) -> None:
+        """One picture, uint8 [height, width, 3]."""
+        with self._writer.as_default():
+            tf.summary.image(name, pixels[tf.newaxis], step=0)
+        self._writer.flush()
+
     def images(self, step: int, clean: tf.Tensor, adversarial: tf.Tensor) -> None:
         """One picture of three rows: clean images, adversarial ones, and their difference.
 

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import PGD, Attack, Clean, untargeted
 from awp_tf.checks import at_least
 from awp_tf.data.pipeline import ordered
-from awp_tf.data.sources import Split
+from awp_tf.data.sources import Split, spread
 from awp_tf.functional import frozen
 from awp_tf.random import EVALUATION, Seed, make_seed
 
@@ -44,8 +43,7 @@ class Measurement:
 
     def subset(self, split: Split) -> Split:
         """The images measured: spread evenly over the split, always the same."""
-        count = min(len(split), self.examples or len(split))
-        return split.take(np.linspace(0, len(split) - 1, count).round().astype(int))
+        return spread(split, self.examples)
 
     def batches(self, split: Split, dtype: str) -> tf.data.Dataset:
         """Those images, in batches."""

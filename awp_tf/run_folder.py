@@ -49,25 +49,13 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, or another process trains in it.
         """
-        self._create(hparams)
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"{self.path}: another process is training in it; choose another --workdir.") from None
+        with locked(self.path):
+            if not self._config_file.exists():
+                write_text(self._config_file, self.config)
+                board = Board(self.path / "tensorboard")
+                board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
+                board.hparams(hparams)
             yield
-
-    def _create(self, hparams: Mapping[str, str | int | float]) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self._config_file.exists():
-                return
-            write_text(self._config_file, self.config)
-            board = Board(self.path / "tensorboard")
-            board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
-            board.hparams(hparams)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error}); choose another --workdir.") from error
 
     def result(self) -> Result | None:
         """What a finished run measured; None while it is not finished."""
@@ -87,3 +75,23 @@ class RunFolder:
     @property
     def _result_file(self) -> pathlib.Path:
         return self.path / "result.json"
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, unless it is there already, and keeps other processes out of it.
+
+    Raises:
+        UserError: The folder cannot be written, or another process works in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); choose another --workdir.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{path}: another process is working in it; choose another --workdir.") from None
+        yield

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import tensorflow as tf
 
 from awp_tf import random
-from awp_tf.checks import UserError, positive
+from awp_tf.checks import UserError, one_of, positive
 
 T = TypeVar("T")
 
@@ -116,6 +116,20 @@ class L2:
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
         return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3]))
+
+
+def parse(text: str) -> Threat:
+    """The ball that a text such as "linf:8/255" or "l2:0.5" means.
+
+    Raises:
+        UserError: It means none.
+    """
+    kinds: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
+    kind, _, epsilon = text.lower().partition(":")
+    one_of("threat", kind, kinds)
+    if not epsilon:
+        raise UserError(f"threat: expected a radius too, for instance {kind}:8/255, received {text!r}.")
+    return kinds[kind](epsilon)  # type: ignore[arg-type]  # a text is read as a fraction
 
 
 def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

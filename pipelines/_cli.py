@@ -15,7 +15,19 @@ import absl.flags
 import absl.logging
 import gin
 
-from awp_tf import attacks, data, evaluation, experiment, methods, networks, perturbations, recipe, schedules, threats
+from awp_tf import (
+    attacks,
+    data,
+    evaluation,
+    experiment,
+    methods,
+    networks,
+    perturbations,
+    recipe,
+    robustness,
+    schedules,
+    threats,
+)
 from awp_tf.checks import UserError
 from awp_tf.interrupt import Interrupted
 
@@ -33,7 +45,8 @@ _CONFIGURABLE = (
     *(methods.AT, methods.MART, methods.Standard, methods.TRADES),
     *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
-    *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train),
+    *(attacks.APGD, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
+    *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train, robustness.Protocol),
 )
 
 absl.flags.DEFINE_multi_string(

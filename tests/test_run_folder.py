@@ -59,4 +59,4 @@ def test_a_second_process_is_kept_out(tmp_path):
         other = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
         )
-    assert "another process is training in it" in other.stderr
+    assert "another process is working in it" in other.stderr

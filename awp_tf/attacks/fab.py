@@ -114,9 +114,7 @@ class FAB:
         return value, normal
 
 
-def _difference(
-    predict: Predict, problem: Problem, x: tf.Tensor, target: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _difference(predict: Predict, problem: Problem, x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     def objective(z: tf.Tensor) -> tuple[tf.Tensor, None]:
         logits = predict(z)
         return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, problem.labels, batch_dims=1), None

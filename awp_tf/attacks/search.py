@@ -124,10 +124,12 @@ class Transfer:
     Attributes:
         source: The other network: images to logits.
         search: What is run on it.
+        name: Of the other network.
     """
 
-    source: Predict
+    source: Predict = dataclasses.field(repr=False)
     search: Once = Once()
+    name: str = ""
     restarts = 1
     targets = 0
     steps = 1

@@ -84,9 +84,7 @@ class SPSA:
         wrong = misclassified(predict(moved), problem.labels)
         return SPSAState(delta, mean, square, state.fooled | wrong, pick(wrong, moved, state.adversarial))
 
-    def _estimate(
-        self, predict: Predict, problem: Problem, x: tf.Tensor, seeds: random.ImageSeeds
-    ) -> tf.Tensor:
+    def _estimate(self, predict: Predict, problem: Problem, x: tf.Tensor, seeds: random.ImageSeeds) -> tf.Tensor:
         """The mean over directions v of (f(x + reach v) - f(x - reach v)) / (2 reach) v, [B, H, W, C]."""
         groups = self.samples // (2 * _PAIRS)
         labels = tf.repeat(problem.labels, 2 * _PAIRS)
@@ -96,7 +94,9 @@ class SPSA:
             noise = random.uniform(seeds.fold(group), tf.tile(x[:, tf.newaxis], [1, _PAIRS, 1, 1, 1]))
             ahead = tf.sign(noise - 0.5)
             both = x[:, tf.newaxis] + self.reach * tf.concat([ahead, -ahead], 1)
-            value = tf.reshape(margin(predict(tf.reshape(both, tf.concat([[-1], shape[1:]], 0))), labels), [-1, 2, _PAIRS])
+            value = tf.reshape(
+                margin(predict(tf.reshape(both, tf.concat([[-1], shape[1:]], 0))), labels), [-1, 2, _PAIRS]
+            )
             slope = (value[:, 0] - value[:, 1]) / (2 * self.reach)
             return group + 1, total + tf.einsum("bp,bphwc->bhwc", slope, ahead)
 

@@ -126,7 +126,7 @@ class Tiles(Stripes):
 
     @property
     def _tiles(self) -> int:
-        return min(_TILES, min(self.clean.shape[1:3]))
+        return min(_TILES, *self.clean.shape[1:3])
 
     @cached_property
     def _sides(self) -> np.ndarray:

@@ -77,7 +77,7 @@ def npz(path: str) -> Source:
     """
     try:
         with np.load(path, allow_pickle=False) as data:
-            train, test = (_split_of(data[f"x_{part}"], data[f"y_{part}"]) for part in ("train", "test"))
+            train, test = (split_of(data[f"x_{part}"], data[f"y_{part}"]) for part in ("train", "test"))
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         message = "an .npz file with numeric arrays x_train, y_train, x_test and y_test"
         raise UserError(f"{path}: expected {message}; {error}") from error
@@ -95,7 +95,7 @@ def tfds_source(name: str, data_dir: str | None = None) -> Source:
         UserError: There is no such set, or it is not prepared and cannot be downloaded.
     """
     train, test, class_names = tfds_reader.read(name, data_dir)
-    return checked(name, _split_of(*train), _split_of(*test), class_names)
+    return checked(name, split_of(*train), split_of(*test), class_names)
 
 
 def image_folder(path: str, size: int, channels: int = 3) -> Source:
@@ -117,7 +117,7 @@ def image_folder(path: str, size: int, channels: int = 3) -> Source:
             f"{path}: expected train/<class>/ and test/<class>/ with the same classes, "
             f"received {names[0] or 'no train classes'} and {names[1] or 'no test classes'}."
         )
-    train, test = (_read_folder(root, names[0], size, channels) for root in roots)
+    train, test = (folder_split(root, names[0], size, channels) for root in roots)
     return checked(path, train, test, names[0])
 
 
@@ -129,7 +129,7 @@ def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = (
             split is empty, or there is only one class.
     """
     for part, split in (("train", train), ("test", test)):
-        _check_split(f"{name} ({part})", split)
+        check_split(f"{name} ({part})", split)
     classes = len(class_names) or int(train.labels.max()) + 1
     if len(np.unique(train.labels)) < 2:
         raise UserError(f"{name}: expected at least 2 classes to train on, received only {train.labels[0]}.")
@@ -142,7 +142,18 @@ def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = (
     return Source(name, train, test, classes, tuple(class_names))
 
 
-def _split_of(images: np.ndarray, labels: np.ndarray) -> Split:
+def spread(split: Split, count: int | None) -> Split:
+    """At most count images, evenly spread over a split, always the same; None is all."""
+    wanted = min(len(split), count or len(split))
+    return split.take(np.linspace(0, len(split) - 1, wanted).round().astype(int))
+
+
+def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
+    """Arrays as a split: grey images get a channel, floats are float32, labels int32.
+
+    Raises:
+        UserError: Labels are no whole numbers.
+    """
     images = images[..., None] if images.ndim == 3 else images
     images = images if images.dtype == np.uint8 else images.astype(np.float32)
     labels = labels.reshape(-1)
@@ -151,7 +162,8 @@ def _split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(images, labels.astype(np.int32))
 
 
-def _check_split(name: str, split: Split) -> None:
+def check_split(name: str, split: Split) -> None:
+    """Raises UserError unless images are [N, H, W, C] of uint8 or [0, 1] floats, with N labels >= 0, N > 0."""
     images, labels = split.images, split.labels
     if images.ndim != 4 or len(images) != len(labels) or not len(images):
         raise UserError(
@@ -167,12 +179,17 @@ def _check_split(name: str, split: Split) -> None:
         raise UserError(f"{name}: expected labels >= 0, received {labels.min()}.")
 
 
-def _read_folder(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> Split:
-    files = [(f, y) for y, n in enumerate(names) for f in sorted((root / n).iterdir()) if f.suffix.lower() in _SUFFIXES]
+def folder_split(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> Split:
+    """The images of root/<class>/*, for the classes in names; see image_folder."""
+    files = [(f, y) for y, n in enumerate(names) for f in _files(root / n) if f.suffix.lower() in _SUFFIXES]
     if not files:
         raise UserError(f"{root}: expected {', '.join(_SUFFIXES)} files in its class folders, received none.")
     images = np.stack([_decode(f, size, channels) for f, _ in files])
     return Split(images, np.array([y for _, y in files], np.int32))
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:

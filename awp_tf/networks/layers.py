@@ -75,8 +75,11 @@ class BatchNorm(keras.layers.Layer):
 
     def _stored(self, x: tf.Tensor) -> tf.Tensor:
         gamma, beta, mean, variance = self._parameters(x)
-        scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-        return x * tf.cast(scale, x.dtype) + tf.cast(beta - mean * scale, x.dtype)
+        if x.dtype in _FUSED_TYPES:  # one kernel; the formula takes twice as long on a CPU
+            return tf.raw_ops.FusedBatchNormV3(
+                x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=self.epsilon, is_training=False
+            ).y
+        return (x - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
 
     def _batch(self, x: tf.Tensor) -> tf.Tensor:
         gamma, beta, *_ = self._parameters(x)

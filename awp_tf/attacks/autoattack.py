@@ -1,0 +1,136 @@
+"""Attacks by name, and AutoAttack (Croce and Hein, ICML 2020): a cascade that each still robust image goes through."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from awp_tf.attacks.apgd import APGD
+from awp_tf.attacks.fab import FAB
+from awp_tf.attacks.pgd import FGSM, PGD
+from awp_tf.attacks.search import Once, Search
+from awp_tf.attacks.spsa import SPSA
+from awp_tf.attacks.square import Square
+from awp_tf.checks import UserError, at_least, one_of
+from awp_tf.threats import Linf, Threat
+
+VERSIONS: Mapping[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "quick": ("apgd-ce", "apgd-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+_TARGETS = 9  # of the official code, which supposes at least 10 classes
+_EOT = 20  # gradients averaged in version rand
+
+_QUICK = (
+    "version quick leaves out FAB-T and Square: an upper bound on the standard robust accuracy (in the nine logs "
+    "published with AWP they changed it by at most 0.02 points, at three times the cost)"
+)
+
+
+class Cascade(NamedTuple):
+    """Searches that take turns on the images that are still robust.
+
+    Attributes:
+        searches: By name, in their order.
+        remarks: In what the cascade is not the standard one.
+    """
+
+    searches: Mapping[str, Search]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttack:
+    """The ensemble whose robust accuracy RobustBench lists.
+
+    With K < 10 classes, K - 1 targets are tried; with K < 4 the DLR loss is not defined, and the margin
+    takes its place. Both, and every other departure from the standard version, are remarked.
+
+    Attributes:
+        threat: The ball.
+        version: "standard", "quick" (an upper bound), "rand" (for randomised networks), or "custom".
+        attacks: The names of a custom version.
+        iterations: Of APGD and FAB.
+        queries: Of Square.
+    """
+
+    threat: Threat = Linf()
+    version: str = "standard"
+    attacks: tuple[str, ...] = ()
+    iterations: int = 100
+    queries: int = 5000
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        one_of("AutoAttack.version", self.version, (*VERSIONS, "custom"))
+        at_least("AutoAttack.iterations", self.iterations, 1)
+        at_least("AutoAttack.queries", self.queries, 1)
+        if (self.version == "custom") != bool(self.attacks):
+            raise UserError("AutoAttack.attacks: expected names for version custom, and for no other.")
+        for name in self.attacks:
+            one_of("AutoAttack.attacks", name, self._makers(10))
+
+    def cascade(self, classes: int) -> Cascade:
+        """The searches for a network with so many classes."""
+        makers = self._makers(classes)
+        names = self.attacks or VERSIONS[self.version]
+        return Cascade({name: makers[name]() for name in names}, tuple(self._remarks(names, classes)))
+
+    def _makers(self, classes: int) -> Mapping[str, Callable[[], Search]]:
+        threat, n, targets = self.threat, self.iterations, min(_TARGETS, classes - 1)
+        eot = _EOT if self.version == "rand" else 1
+        loss = "dlr" if classes >= 4 else "margin"
+        return {
+            "apgd-ce": lambda: APGD(threat, "ce", n, eot=eot),
+            "apgd-dlr": lambda: APGD(threat, loss, n, eot=eot),
+            "apgd-t": lambda: APGD(threat, f"targeted-{loss}", n, targets=targets, eot=eot),
+            "fab": lambda: FAB(threat, n, restarts=5, targets=0),
+            "fab-t": lambda: FAB(threat, n, targets=targets),
+            "square": lambda: Square(threat, self.queries),
+        }
+
+    def _remarks(self, names: tuple[str, ...], classes: int) -> list[str]:
+        remarks = [_QUICK] if self.version == "quick" else []
+        if self.version == "custom":
+            remarks.append(f"a choice of attacks: {', '.join(names)}")
+        if self.version == "rand":
+            remarks.append("version rand, for randomised networks: gradients averaged over 20 passes")
+        if classes <= _TARGETS and {"apgd-t", "fab-t"} & set(names):
+            remarks.append(f"{classes} classes: {classes - 1} targets instead of {_TARGETS}")
+        if classes < 4 and {"apgd-t", "apgd-dlr"} & set(names):
+            remarks.append(f"{classes} classes: the margin instead of the DLR loss")
+        if self.iterations != 100:
+            remarks.append(f"{self.iterations} iterations instead of 100")
+        if self.queries != 5000 and "square" in names:
+            remarks.append(f"{self.queries} queries instead of 5000")
+        return remarks
+
+
+def named(name: str, threat: Threat, *, classes: int, relative_step_size: float = 0.25) -> Cascade:
+    """The cascade a name stands for.
+
+    Args:
+        name: A version of AutoAttack; one of its attacks, or several joined by "+"; "fgsm", "spsa";
+            "pgd-20" or "cw-100" (PGD on the margin), with "x5" after it for five restarts.
+        threat: The ball.
+        classes: Of the network.
+        relative_step_size: Of PGD and CW.
+
+    Raises:
+        UserError: There is no such attack; the nearest name is suggested.
+    """
+    pgd = re.fullmatch(r"(pgd|cw)-(\d+)(?:x(\d+))?", name)
+    if pgd:
+        attack = PGD(threat, int(pgd[2]), relative_step_size)
+        return Cascade({name: Once(attack, {"pgd": "ce", "cw": "margin"}[pgd[1]], int(pgd[3] or 1))})
+    if name in VERSIONS:
+        return AutoAttack(threat, name).cascade(classes)
+    simple: dict[str, Search] = {"fgsm": Once(FGSM(threat)), "spsa": SPSA(threat)}
+    if name in simple:
+        return Cascade({name: simple[name]})
+    parts = tuple(name.split("+"))
+    single = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+    for part in parts:
+        one_of("attacks", part, single if len(parts) > 1 else (*VERSIONS, *simple, "pgd-20", "cw-100", *single))
+    return AutoAttack(threat, "custom", parts).cascade(classes)

@@ -1,0 +1,68 @@
+"""Images to evaluate on, by a name as a person types it."""
+
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from awp_tf.checks import UserError
+from awp_tf.data.sources import Split, check_split, digits, folder_split, split_of, tfds_source
+
+
+class Named(NamedTuple):
+    """Splits by name, and the names of the classes (empty where unknown)."""
+
+    splits: Mapping[str, Split]
+    class_names: Sequence[str] = ()
+
+
+def named(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
+    """The splits of a data set.
+
+    Args:
+        name: "digits"; an .npz file with x_test and y_test (or x_train and y_train, for that split); a
+            folder with test/<class>/* (or <class>/* itself); or else a set of tensorflow-datasets.
+        parts: Which splits: "test", "train".
+        shape: Of the network's images; a folder's are resized to it.
+
+    Raises:
+        UserError: There is no such data, or it fails the checks of awp_tf.data.sources.
+    """
+    path = pathlib.Path(name)
+    if name.endswith(".npz"):
+        found = Named({part: _npz(name, part) for part in parts})
+    elif path.is_dir():
+        found = _folder(path, parts, shape)
+    elif name == "digits" or (not path.suffix and "/" not in name):
+        source = digits() if name == "digits" else tfds_source(name)
+        found = Named({part: getattr(source, part) for part in parts}, source.class_names)
+    else:
+        raise UserError(f"--data: expected digits, an .npz file, a folder or a TFDS name, received {name!r}.")
+    for part, split in found.splits.items():
+        check_split(f"{name} ({part})", split)
+    return found
+
+
+def _npz(name: str, part: str) -> Split:
+    try:
+        with np.load(name, allow_pickle=False) as data:
+            return split_of(data[f"x_{part}"], data[f"y_{part}"])
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        message = f"an .npz file with numeric arrays x_{part} and y_{part}"
+        raise UserError(f"{name}: expected {message}; {error}") from error
+
+
+def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
+    height, width, channels = shape
+    if height != width or channels not in (1, 3):
+        raise UserError(f"{path}: expected a network for square images to read a folder for, received {list(shape)}.")
+    roots = {part: path / part if (path / part).is_dir() else path for part in parts}
+    # Labels count through the classes seen in training, where that folder is there.
+    counted = path / "train" if (path / "train").is_dir() else next(iter(roots.values()))
+    names = sorted(folder.name for folder in counted.iterdir() if folder.is_dir())
+    strange = {folder.name for root in roots.values() for folder in root.iterdir() if folder.is_dir()} - set(names)
+    if not names or strange:
+        raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(strange)}.")
+    return Named({part: folder_split(root, names, height, channels) for part, root in roots.items()}, names)

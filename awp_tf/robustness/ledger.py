@@ -1,0 +1,67 @@
+"""Who fell, when, and where the evaluation goes on: the one file that makes it resumable."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from awp_tf.checks import UserError
+
+ROBUST, CLEAN_ERROR = -1, -2
+
+
+@dataclasses.dataclass
+class Ledger:
+    """The state of the evaluation of one split.
+
+    Attributes:
+        ranking: For each image its classes by falling clean logit, the likeliest few; [N, R].
+        fell: For each cascade and image the run of the cascade that fooled it, ROBUST or
+            CLEAN_ERROR; [cascades, N].
+        cascade, run, position: Where it goes on: which cascade, which of its runs, and how many of the
+            images that this run began with are done.
+        seconds: Spent, by "cascade/attack".
+        rejected: Adversarial images that failed the verification, by cascade.
+    """
+
+    ranking: np.ndarray
+    fell: np.ndarray
+    cascade: int = 0
+    run: int = 0
+    position: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def pending(self) -> np.ndarray:
+        """The images that the present run began with: robust now, or fooled by this very run."""
+        fell = self.fell[self.cascade]
+        return np.flatnonzero((fell == ROBUST) | (fell == self.run))
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes it; path holds either the old state or the new one, never half of it."""
+        place = {name: getattr(self, name) for name in ("cascade", "run", "position", "seconds", "rejected")}
+        part = path.with_name(f".{path.name}.part")
+        with part.open("wb") as stream:
+            np.savez(stream, place=np.array(json.dumps(place)), ranking=self.ranking, fell=self.fell)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Ledger | None":
+        """The state in path; None where there is none.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return cls(data["ranking"], data["fell"], **json.loads(str(data["place"])))
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path}: expected the state of an evaluation, which this is not ({error}); "
+                "delete its folder to start over, or choose another."
+            ) from error

@@ -1,0 +1,91 @@
+"""The files of a finished evaluation."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.board import Board
+from awp_tf.checkpoints import write_text
+from awp_tf.robustness import pictures
+from awp_tf.robustness.assessment import Assessment
+from awp_tf.robustness.card import Card, markdown
+from awp_tf.robustness.result import PartResult
+from awp_tf.robustness.sanity import Curve
+from awp_tf.robustness.subject import Subject
+
+CARD = "evaluation.json"
+_SHOWN = 8  # examples in the picture
+
+
+def write(
+    path: pathlib.Path,
+    card: Card,
+    subject: Subject,
+    parts: Mapping[str, Assessment],
+    results: Mapping[str, PartResult],
+    *,
+    save_adversarial: bool,
+) -> None:
+    """Everything; evaluation.json comes last and says that the rest is there."""
+    first = next(iter(parts))
+    drawn = _drawn(card, subject, parts[first], results[first])
+    for name, picture in drawn.items():
+        (path / f"evaluation_{name}.png").write_bytes(picture)
+    prefixes = {part: "" if part == first else f"{part}/" for part in parts}
+    _write_arrays(path, {k: v for part, result in results.items() for k, v in result.arrays(prefixes[part]).items()})
+    write_text(path / "evaluation.md", markdown(card))
+    _log(path, card, drawn)
+    if save_adversarial:
+        for part, assessment in parts.items():
+            for name in results[part].robust:
+                file = f"adversarial_{prefixes[part].replace('/', '_')}{name}.npy"
+                assessment.keep(name, results[part].fooled(name), path / file)
+    write_text(path / CARD, json.dumps(card, indent=2) + "\n")
+
+
+def _write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    part = path / ".evaluation.npz.part"
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    os.replace(part, path / "evaluation.npz")
+
+
+def _drawn(card: Card, subject: Subject, assessment: Assessment, result: PartResult) -> dict[str, bytes]:
+    """Pictures by name; examples only where an image was fooled."""
+    accuracy = card["accuracy"][next(iter(card["accuracy"]))]
+    drawn = {
+        "curve": pictures.curve(
+            Curve(**card["curve"]),
+            threat=card["threat"],
+            epsilon=assessment.protocol.threat.epsilon,
+            worst=accuracy["worst case"],
+        ),
+        "classes": pictures.classes(card["per_class"], subject.class_names),
+    }
+    name = next((name for name in reversed(list(result.robust)) if result.fooled(name).any()), None)
+    if name is not None:
+        fooled = np.flatnonzero(result.fooled(name))
+        places = fooled[np.linspace(0, len(fooled) - 1, min(_SHOWN, len(fooled))).round().astype(int)]
+        adversarial = assessment.adversarial(name)[places]
+        given = assessment.predictions(adversarial)
+        names = subject.class_names or [str(k) for k in range(subject.classifier.classes)]
+        titles = [f"{names[result.labels[p]]} → {names[k]}" for p, k in zip(places, given, strict=True)]
+        drawn["examples"] = pictures.examples(assessment.pixels(places).numpy(), adversarial, titles)
+    return drawn
+
+
+def _log(path: pathlib.Path, card: Card, drawn: Mapping[str, bytes]) -> None:
+    """The same for TensorBoard."""
+    board = Board(path / "tensorboard")
+    for part, accuracies in card["accuracy"].items():
+        board.scalars(0, {f"evaluation/{part}/{name}": value for name, value in accuracies.items()})
+    for epsilon, accuracy in zip(card["curve"]["epsilons"], card["curve"]["accuracies"], strict=True):
+        board.scalars(round(1000 * epsilon), {"evaluation/accuracy at epsilon x 1000": accuracy})
+    board.text("evaluation/card", markdown(card))
+    for name, picture in drawn.items():
+        board.picture(f"evaluation/{name}", tf.io.decode_png(picture, channels=3))

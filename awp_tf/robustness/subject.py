@@ -1,0 +1,50 @@
+"""What is evaluated, on which images."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from awp_tf.checks import UserError
+from awp_tf.data.sources import Split
+from awp_tf.robustness.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is evaluated on what.
+
+    Attributes:
+        classifier: The network; it is not changed.
+        splits: "test" and "train", as far as the protocol wants them.
+        name: Of the network, on the card.
+        data: Name of the data.
+        class_names: For the pictures; empty where unknown.
+        transfer: The network on which the attack "transfer" crafts.
+        config: The resolved configuration, for its hash.
+    """
+
+    classifier: Classifier
+    splits: Mapping[str, Split]
+    name: str = "network"
+    data: str = "data"
+    class_names: Sequence[str] = ()
+    transfer: Classifier | None = None
+    config: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UserError where images or classes do not fit the network."""
+        network = self.classifier
+        for split in self.splits.values():
+            shape = split.images.shape[1:]
+            if tuple(shape) != tuple(network.shape):
+                expected = f"images {list(network.shape)} (height, width, channels)"
+                raise UserError(f"{network.name}: expected {expected}, received {list(shape)} from {self.data}.")
+            known = len(self.class_names) or int(split.labels.max()) + 1
+            if known > network.classes or (self.class_names and known != network.classes):
+                raise UserError(
+                    f"{network.name}: expected {network.classes} classes, received {known} from {self.data}."
+                )
+        if self.transfer and self.transfer.shape != network.shape:
+            raise UserError(
+                f"{self.transfer.name}: expected a network for images {list(network.shape)} to transfer from, "
+                f"received one for {list(self.transfer.shape)}."
+            )
