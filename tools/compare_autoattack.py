@@ -149,7 +149,7 @@ class Official:
 
 
 def _stages(log: str) -> dict[str, tuple[float, float]]:
-    """(Robust accuracy, own seconds) by attack, from lines as "robust accuracy after FAB-T: 30.0% (total time 5.0 s)"."""
+    """(Robust accuracy, own seconds) by attack, from "robust accuracy after FAB-T: 30.0% (total time 5.0 s)"."""
     found: dict[str, tuple[float, float]] = {}
     before = 0.0
     for name, accuracy, total in re.findall(

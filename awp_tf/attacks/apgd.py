@@ -82,7 +82,7 @@ class APGD:
         return self.begin_at(problem.x + box(self.threat.edge(problem.x, seeds), problem.x))
 
     def begin_at(self, x: tf.Tensor) -> APGDState:
-        """The state at given images [B, H, W, C], before they are evaluated."""
+        """The state at given images [B, H, W, C] inside ball and box, before they are evaluated."""
         zeros = tf.zeros_like(x[:, 0, 0, 0])
         false = tf.zeros_like(zeros, tf.bool)
         step = zeros + tf.constant(2 * self.threat.epsilon, x.dtype)
@@ -92,7 +92,7 @@ class APGD:
 
     def step(self, predict: Predict, problem: Problem, state: APGDState, i: tf.Tensor, seeds: ImageSeeds) -> APGDState:
         """See Search: moves (from step 1 on), evaluates, and at the end of a window adapts the step."""
-        x = tf.where(i == 0, state.x, self._moved(problem.x, state, i))
+        x = self._moved(problem.x, state, i)
         logits, loss, gradient = self._evaluated(predict, problem, x)
         wrong = misclassified(logits, problem.labels)
         better = loss > state.best_loss
@@ -110,9 +110,11 @@ class APGD:
             fooled=state.fooled | wrong,
             adversarial=pick(wrong, x, state.adversarial),
         )
-        return self._checked(state, i)
+        window = tf.gather(_windows(self.iterations), i)
+        return tf.cond(window > 0, lambda: self._checked(state, window), lambda: state)
 
     def _moved(self, clean: tf.Tensor, state: APGDState, i: tf.Tensor) -> tf.Tensor:
+        """The next point; at step 0, without gradient and momentum, the start itself."""
         weight = tf.where(i == 1, tf.ones([], clean.dtype), _MOMENTUM)
         step = self.threat.ascend(state.gradient) * per_image(state.step)
         target = self._inside(clean, state.x + step)
@@ -141,24 +143,22 @@ class APGD:
         _, logits, loss, total = tf.while_loop(lambda k, *_: k < self.eot, again, first)
         return logits, loss, total / self.eot
 
-    def _checked(self, state: APGDState, i: tf.Tensor) -> APGDState:
+    def _checked(self, state: APGDState, window: tf.Tensor) -> APGDState:
         """At the end of a window: halve the step where it no longer helps, and go back to the best point.
 
         The point before is kept as it was, so the next momentum leads away from the best point: as in
         the official code.
         """
-        window = tf.gather(tf.constant(_windows(self.iterations), state.x.dtype), i)
-        ends = window > 0
-        restless = state.rises <= _RHO * window
+        restless = state.rises <= _RHO * tf.cast(window, state.rises.dtype)
         stuck = ~state.halved & (state.checked_loss >= state.best_loss)
-        halve = ends & (restless | stuck)
+        halve = restless | stuck
         return state._replace(
             x=pick(halve, state.best, state.x),
             gradient=pick(halve, state.best_gradient, state.gradient),
-            rises=tf.where(ends, tf.zeros_like(state.rises), state.rises),
+            rises=tf.zeros_like(state.rises),
             step=tf.where(halve, state.step / 2, state.step),
-            halved=tf.where(ends, halve, state.halved),
-            checked_loss=tf.where(ends, state.best_loss, state.checked_loss),
+            halved=halve,
+            checked_loss=state.best_loss,
         )
 
 

@@ -127,4 +127,5 @@ def _gradient(objective: Objective, x: tf.Tensor) -> tf.Tensor:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = tf.reduce_sum(objective(x))
-    return tape.gradient(value, x)
+    # Zero, not None, where nothing connects them: a rounded input has no gradient, and that is no error.
+    return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)

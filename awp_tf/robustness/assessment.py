@@ -70,7 +70,8 @@ class Assessment:
         """Makes the folder and prepares the forward pass."""
         self.folder.mkdir(exist_ok=True)
         spec = tf.TensorSpec([None, *self.classifier.shape], self.classifier.dtype)
-        self._logits = tf.function(self.classifier.predict, input_signature=[spec], autograph=False)
+        predict = lambda x: self.classifier.predict(x)  # noqa: E731, PLW0108  (tf.function takes functions only)
+        self._logits = tf.function(predict, input_signature=[spec], autograph=False)
 
     def run(self) -> Ledger:
         """Goes on from the saved state, or starts.

@@ -50,13 +50,7 @@ def make(
         "checks": [check._asdict() for check in checks],
         "curve": curve._asdict(),
         "per_class": first.per_class(classifier.classes),
-        "attacks": {
-            name: {
-                "searches": {attack: repr(search) for attack, search in cascade.searches.items()},
-                "remarks": list(cascade.remarks),
-            }
-            for name, cascade in cascades.items()
-        },
+        "attacks": {name: _described(cascade) for name, cascade in cascades.items()},
         "network": {
             "shape": list(classifier.shape),
             "classes": classifier.classes,
@@ -67,13 +61,7 @@ def make(
         "batch_size": protocol.batch_size,
         "config_sha256": hashlib.sha256(subject.config.encode()).hexdigest(),
         "commit": _commit(),
-        "versions": {
-            "awp_tf": awp_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": _versions(),
         "fingerprint": dict(fingerprint),
         "seconds": {part: dict(result.seconds) for part, result in parts.items()},
     }
@@ -81,47 +69,25 @@ def make(
 
 def markdown(card: Card) -> str:
     """The card as a person reads it."""
-    trusted = card["trustworthy"]
-    failed = [check for check in card["checks"] if not check["passed"]]
-    verdict = (
-        "All checks passed."
-        if trusted
-        else "**Not to be trusted: " + "; ".join(f"{check['name']}: {check['detail']}" for check in failed) + ".**"
-    )
-    network = card["network"]
+    curve = card["curve"]
     sections = [
         f"# Robustness of {card['name']}",
-        verdict,
+        _verdict(card),
         results(card),
         "An image counts as robust where it is classified correctly and no attack fooled it; *worst case* takes all "
         "attacks together, image by image. Adversarial images were saved, read back and classified anew.",
         "## What was attacked",
-        table(
-            ["", ""],
-            [
-                [
-                    "network",
-                    f"{card['architecture']}, {network['parameters']:,} parameters, {network['classes']} classes",
-                ],
-                ["input", f"{' x '.join(map(str, network['shape']))} in [0, 1]"],
-                ["SHA-256", network["sha256"]],
-                [
-                    "data",
-                    f"{card['dataset']}: " + ", ".join(f"{n:,} {part} images" for part, n in card["images"].items()),
-                ],
-                ["threat", f"{card['threat']}, epsilon {card['eps']}"],
-            ],
-        ),
+        _attacked(card),
         "## How",
         *(_attack_text(name, attack) for name, attack in card["attacks"].items()),
         f"Seed {card['seed']}, batches of {card['batch_size']}.",
         "## Checks",
         table(["check", "", "found"], [_check_row(check) for check in card["checks"]]),
         "## Accuracy and epsilon",
-        f"PGD-20 on the margin, on {card['curve']['images']} images; the last ball holds every image.",
+        f"PGD-20 on the margin, on {curve['images']} images; the last ball holds every image.",
         table(
-            ["epsilon", *(f"{epsilon:.4g}" for epsilon in card["curve"]["epsilons"])],
-            [["accuracy", *(f"{100 * value:.1f} %" for value in card["curve"]["accuracies"])]],
+            ["epsilon", *(f"{epsilon:.4g}" for epsilon in curve["epsilons"])],
+            [["accuracy", *(f"{100 * value:.1f} %" for value in curve["accuracies"])]],
         ),
         "## Made with",
         ", ".join(f"{name} {version}" for name, version in card["versions"].items())
@@ -145,6 +111,39 @@ def results(card: Card) -> str:
         gap = [f"{100 * card['robust_gap'][name]:.2f} %" if name in card["robust_gap"] else ""] * (len(parts) - 1)
         rows.append([label, *values, *gap, duration(seconds) if seconds else ""])
     return table(["attack", *parts, *["gap"] * (len(parts) - 1), "time"], rows)
+
+
+def _verdict(card: Card) -> str:
+    failed = [f"{check['name']}: {check['detail']}" for check in card["checks"] if not check["passed"]]
+    return f"**Not to be trusted: {'; '.join(failed)}.**" if failed else "All checks passed."
+
+
+def _attacked(card: Card) -> str:
+    network, images = card["network"], card["images"]
+    size = f"{network['parameters']:,} parameters, {network['classes']} classes"
+    rows = [
+        ["network", f"{card['architecture']}, {size}"],
+        ["input", f"{' x '.join(map(str, network['shape']))} in [0, 1]"],
+        ["SHA-256", network["sha256"]],
+        ["data", f"{card['dataset']}: " + ", ".join(f"{count:,} {part} images" for part, count in images.items())],
+        ["threat", f"{card['threat']}, epsilon {card['eps']}"],
+    ]
+    return table(["", ""], rows)
+
+
+def _described(cascade: Cascade) -> dict[str, Any]:
+    searches = {attack: repr(search) for attack, search in cascade.searches.items()}
+    return {"searches": searches, "remarks": list(cascade.remarks)}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "awp_tf": awp_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _seconds(card: Card, part: str, cascade: str, attack: str) -> float:

@@ -108,7 +108,7 @@ def _taken(tensors: State, rows: np.ndarray, keep: np.ndarray) -> tuple[State, n
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """Rows, and the first of them again up to one of eight sizes in each octave: at most an eighth too many."""
+    """Rows, and the first of them again up to one of 16 sizes in each octave: at most a 16th too many."""
     count = len(rows)
-    grain = max(1, 1 << (count.bit_length() - 4))
+    grain = 1 << max(count.bit_length() - 5, 0)
     return np.concatenate([rows, np.repeat(rows[:1], -count % grain)])

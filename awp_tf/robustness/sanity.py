@@ -67,7 +67,8 @@ class Sanity:
         """Prepares the forward pass."""
         self._classifier, self._x, self._threat, self._seed = classifier, x, threat, seed
         self._labels = tf.constant(labels, tf.int32)
-        self._predict = tf.function(classifier.predict, autograph=False)
+        predict = lambda x: classifier.predict(x)  # noqa: E731, PLW0108  (tf.function takes functions only)
+        self._predict = tf.function(predict, autograph=False)
 
     def checks(self, *, randomised: bool, on_look: Callable[[], None] = lambda: None) -> tuple[list[Check], Curve]:
         """All signs that can be seen without the evaluation's result.

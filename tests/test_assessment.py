@@ -1,0 +1,194 @@
+"""The loop over a split: what is attacked, in which order, what is kept, and that a stop changes nothing."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from golden import mlp
+
+from awp_tf.attacks import APGD, PGD, Once, Square
+from awp_tf.attacks.autoattack import AutoAttack, Cascade
+from awp_tf.attacks.search import Found
+from awp_tf.checks import UserError
+from awp_tf.data import Split
+from awp_tf.robustness import Classifier, Protocol
+from awp_tf.robustness.assessment import Assessment, runs_of
+from awp_tf.robustness.ledger import CLEAN_ERROR, ROBUST, Ledger
+from awp_tf.robustness.result import gaps, of_ledger
+from awp_tf.threats import Linf
+
+THREAT = Linf(0.004)
+CASCADES = {
+    "pgd": Cascade({"pgd": Once(PGD(THREAT, 5), restarts=2)}),
+    "short": AutoAttack(THREAT, "custom", ("apgd-ce", "fab-t", "square"), iterations=10, queries=40).cascade(10),
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return mlp(23, 8, 16, 10, 0, "float32")
+
+
+@pytest.fixture(scope="module")
+def split(network):
+    labels = network.y.astype(np.int32)
+    labels[:3] = (labels[:3] + 1) % 10
+    return Split(network.x.numpy(), labels)
+
+
+def assessment(network, split, folder, cascades=None, **settings):
+    on_look = settings.pop("on_look", lambda: None)
+    classifier = Classifier("mlp", network, (8, 8, 3), 10, "")
+    protocol = Protocol(threat=THREAT, **{"batch_size": 8, **settings})
+    return Assessment(classifier, split, CASCADES if cascades is None else cascades, protocol, folder, on_look)
+
+
+@pytest.fixture(scope="module")
+def whole(network, split, tmp_path_factory):
+    """An evaluation that nothing interrupted."""
+    done = assessment(network, split, tmp_path_factory.mktemp("whole") / "state")
+    return done, done.run()
+
+
+def test_a_cascade_unrolls_into_attacks_targets_and_restarts():
+    cascade = Cascade({"a": APGD(loss="targeted-dlr", targets=2, restarts=2), "b": Square()})
+    expected = [("a", 1, 0), ("a", 1, 1), ("a", 2, 0), ("a", 2, 1), ("b", 1, 0)]
+    assert [(run.attack, run.target, run.restart) for run in runs_of(cascade)] == expected
+
+
+def test_clean_errors_are_never_attacked_and_never_robust(whole, split):
+    result = of_ledger(whole[1], split, CASCADES)
+    assert (whole[1].fell[:, :3] == CLEAN_ERROR).all()
+    assert not result.worst[:3].any()
+    assert result.accuracies()["clean"] == pytest.approx(20 / 23)
+    assert 0 < result.worst.sum() < 20
+
+
+def test_each_cascade_meets_all_images_and_the_worst_case_is_theirs_together(whole, split):
+    result = of_ledger(whole[1], split, CASCADES)
+    np.testing.assert_array_equal(result.worst, result.robust["pgd"] & result.robust["short"])
+    stages = [result.after[f"short/{name}"] for name in ("apgd-ce", "fab-t", "square")]
+    for earlier, later in itertools.pairwise(stages):
+        assert not (later & ~earlier).any()
+    np.testing.assert_array_equal(stages[-1], result.robust["short"])
+    assert list(result.accuracies())[:3] == ["clean", "pgd/pgd", "pgd"]
+
+
+def test_what_was_found_is_in_the_ball_and_fools(whole, network, split):
+    done, ledger = whole
+    for index, name in enumerate(CASCADES):
+        hit = np.flatnonzero(ledger.fell[index] >= 0)
+        images = done.adversarial(name)[hit]
+        assert np.abs(images - split.images[hit]).max() <= THREAT.epsilon * (1 + 1e-5)
+        assert (np.argmax(network(tf.constant(images)), 1) != split.labels[hit]).all()
+    assert ledger.rejected == {"pgd": 0, "short": 0}
+
+
+class Stop(Exception):  # noqa: N818
+    """What a signal would raise."""
+
+
+@pytest.mark.parametrize("every", [4, 17])
+def test_stopped_again_and_again_it_ends_as_if_it_had_not_been(every, network, split, whole, tmp_path, monkeypatch):
+    saves = {"left": 0}
+    save = Ledger.save
+
+    def counted(self, path):
+        save(self, path)
+        saves["left"] -= 1
+        if saves["left"] == 0:
+            raise Stop
+
+    monkeypatch.setattr(Ledger, "save", counted)
+    for _ in range(100):
+        saves["left"] = every
+        try:
+            ledger = assessment(network, split, tmp_path / "state").run()
+            break
+        except Stop:
+            continue
+    np.testing.assert_array_equal(ledger.fell, whole[1].fell)
+    again = assessment(network, split, tmp_path / "state")
+    for index, name in enumerate(CASCADES):
+        hit = ledger.fell[index] >= 0
+        np.testing.assert_array_equal(again.adversarial(name)[hit], whole[0].adversarial(name)[hit])
+
+
+def test_a_stop_inside_a_batch_costs_that_batch_only(network, split, whole, tmp_path):
+    looks = {"left": 12}
+
+    def look():
+        looks["left"] -= 1
+        if looks["left"] <= 0:
+            raise Stop
+
+    with pytest.raises(Stop):
+        assessment(network, split, tmp_path / "state", on_look=look).run()
+    kept = Ledger.load(tmp_path / "state" / "state.npz")
+    assert (kept.run, kept.position) != (0, 0)
+    np.testing.assert_array_equal(assessment(network, split, tmp_path / "state").run().fell, whole[1].fell)
+
+
+def test_batch_size_and_order_do_not_change_who_falls(network, split, whole, tmp_path):
+    backwards = dict(reversed(CASCADES.items()))
+    ledger = assessment(network, split, tmp_path / "state", backwards, batch_size=100).run()
+    np.testing.assert_array_equal(ledger.fell[::-1] == ROBUST, whole[1].fell == ROBUST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cheat:
+    """Claims success with an image that is no adversarial one."""
+
+    shift: float
+    targets, restarts, steps = 0, 1, 1
+
+    def begin(self, problem, seeds, restart):
+        return Found(tf.zeros_like(problem.labels, tf.bool), problem.x)
+
+    def step(self, predict, problem, state, i, seeds):
+        return Found(tf.ones_like(state.fooled), problem.x + self.shift)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0, np.nan], ids=["not fooled", "far", "out of the box", "nan"])
+def test_claims_are_verified(network, split, tmp_path, shift):
+    ledger = assessment(network, split, tmp_path / "state", {"cheat": Cascade({"cheat": Cheat(shift)})}).run()
+    assert ledger.rejected == {"cheat": 20}
+    assert (ledger.fell[0, 3:] == ROBUST).all()
+
+
+def test_kept_images_are_clean_where_nothing_was_found(network, split, tmp_path):
+    done = assessment(network, split, tmp_path / "state")
+    result = of_ledger(done.run(), split, CASCADES)
+    done.keep("short", result.fooled("short"), tmp_path / "kept.npy")
+    kept = np.load(tmp_path / "kept.npy")
+    changed = np.any(kept != split.images, (1, 2, 3))
+    np.testing.assert_array_equal(changed, result.fooled("short"))
+
+
+def test_logits_that_are_not_finite_are_refused(network, split, tmp_path):
+    with pytest.raises(UserError, match="finite logits"):
+        assessment(lambda x: network(x) / 0.0, split, tmp_path / "state").run()
+
+
+def test_a_damaged_state_is_refused(network, split, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.npz").write_bytes(b"half of i")
+    with pytest.raises(UserError, match="expected the state of an evaluation"):
+        assessment(network, split, tmp_path / "state").run()
+
+
+def test_no_image_left_and_one_image_left_are_no_special_case(network, split, tmp_path):
+    only_errors, one = split.take(slice(0, 3)), split.take(slice(2, 4))
+    assert (assessment(network, only_errors, tmp_path / "a").run().fell == CLEAN_ERROR).all()
+    assert assessment(network, one, tmp_path / "b").run().fell.shape == (2, 2)
+
+
+def test_the_gap_is_train_minus_test_under_the_same_attack(whole, split):
+    test = of_ledger(whole[1], split, CASCADES)
+    train = dataclasses.replace(test, robust={name: np.ones(23, bool) for name in test.robust})
+    assert gaps({"test": test}) == {}
+    found = gaps({"test": test, "train": train})
+    assert found["clean"] == 0
+    assert found["short"] == pytest.approx(1 - test.robust["short"].mean())

@@ -1,0 +1,58 @@
+import pytest
+from golden import mlp
+
+from awp_tf.attacks import PGD, SPSA, Once, Transfer
+from awp_tf.checks import UserError
+from awp_tf.robustness import Classifier, Protocol
+from awp_tf.threats import L2, Linf
+
+OTHER = Classifier("other", mlp(2, 8, 4, 10, 0), (8, 8, 3), 10, "abc")
+
+
+def cascades(attacks, transfer=None, classes=10, **settings):
+    return Protocol(attacks=attacks, **settings).cascades(classes, transfer)
+
+
+def test_names_become_cascades_in_their_order():
+    found = cascades("natural, fgsm,pgd-20 ,standard")
+    assert list(found) == ["fgsm", "pgd-20", "standard"]
+    assert list(found["standard"].searches) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+
+
+def test_the_ball_and_the_step_size_reach_the_attacks():
+    found = cascades("pgd-20", threat=L2(0.5), relative_step_size=0.1)
+    assert found["pgd-20"].searches["pgd-20"] == Once(PGD(L2(0.5), 20, 0.1))
+
+
+def test_objects_may_stand_among_names():
+    found = cascades(["fgsm", SPSA(Linf(0.1), samples=64)])
+    assert found["spsa"].searches["spsa"].samples == 64
+
+
+def test_transfer_needs_the_other_network():
+    search = cascades("transfer", OTHER)["transfer"].searches["transfer"]
+    assert isinstance(search, Transfer)
+    assert "other abc" in repr(search)  # what an unfinished evaluation is recognised by
+    with pytest.raises(UserError, match="--transfer_from"):
+        cascades("transfer")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attacks": "fgsm,fgsm"}, "once"),
+        ({"attacks": "pgd20"}, "Did you mean 'pgd-20'"),
+        ({"splits": "tests"}, "Did you mean 'test'"),
+        ({"examples": 0}, "Protocol.examples"),
+        ({"batch_size": 0}, "Protocol.batch_size"),
+        ({"relative_step_size": 0}, "Protocol.relative_step_size"),
+    ],
+)
+def test_senseless_settings_are_refused_at_once(settings, message):
+    with pytest.raises(UserError, match=message):
+        Protocol(**settings)
+
+
+def test_nothing_to_do_is_refused():
+    with pytest.raises(UserError, match="at least one"):
+        cascades("natural")
