@@ -83,10 +83,10 @@ def make_seed(seed: int, *path: int | tf.Tensor) -> Seed:
 
 
 def uniform(seed: Seeded, like: tf.Tensor) -> tf.Tensor:
-    """U(0, 1) in the shape and dtype of like, [B, ...], in steps of 2^-24."""
+    """U(0, 1) in the shape and dtype of like, [B, ...], in steps of 2^-23: 24 bits would round up to 1 in float32."""
     # From the bits by hand: TensorFlow and XLA agree on them, but not on the floats they make of them.
-    whole = tf.cast(tf.bitwise.right_shift(seed.bits(like), tf.constant(8, tf.uint32)), tf.int32)
-    return (tf.cast(whole, like.dtype) + 0.5) * 2.0**-24
+    whole = tf.cast(tf.bitwise.right_shift(seed.bits(like), tf.constant(9, tf.uint32)), tf.int32)
+    return (tf.cast(whole, like.dtype) + 0.5) * 2.0**-23
 
 
 def normal(seed: Seeded, like: tf.Tensor) -> tf.Tensor:

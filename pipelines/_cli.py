@@ -45,7 +45,7 @@ _CONFIGURABLE = (
     *(methods.AT, methods.MART, methods.Standard, methods.TRADES),
     *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
-    *(attacks.APGD, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
+    *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
     *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train, robustness.Protocol),
 )
 

@@ -45,6 +45,7 @@ _ATTACKS = absl.flags.DEFINE_string(
 _SPLITS = absl.flags.DEFINE_enum("splits", None, ["test", "train", "both"], "both also gives the robust gap.")
 _EXAMPLES = absl.flags.DEFINE_integer("max_examples", None, "At most so many images of a split, spread evenly.")
 _BATCH = absl.flags.DEFINE_integer("batch_size", None, "Images at a time.")
+_CHECKED = absl.flags.DEFINE_integer("check_examples", None, "On how many images masked gradients are looked for.")
 _SEED = absl.flags.DEFINE_integer("seed", None, "What all noise depends on.")
 _TRANSFER = absl.flags.DEFINE_string("transfer_from", None, "The network on which the attack transfer crafts.")
 _SAVE = absl.flags.DEFINE_bool("save_adversarial", False, "Keep the adversarial images as .npy files.")
@@ -58,6 +59,9 @@ def run(argv: Sequence[str]) -> None:
     card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
     failed = [check for check in card["checks"] if not check["passed"]]
     print(f"\n{robustness.results(card)}\n")
+    for name, attack in card["attacks"].items():
+        for remark in attack["remarks"]:
+            print(f"{name}: {remark}")
     for check in failed:
         print(f"NOT TO BE TRUSTED: {check['name']}: {check['detail']}")
     print(f"written to {output}: evaluation.md (the robustness card), .json, .npz, pictures, tensorboard/")
@@ -118,6 +122,7 @@ def _changed(protocol: Protocol) -> Protocol:
         "splits": _SPLITS.value,
         "examples": _EXAMPLES.value,
         "batch_size": _BATCH.value,
+        "check_examples": _CHECKED.value,
         "seed": _SEED.value,
     }
     return dataclasses.replace(protocol, **{name: value for name, value in given.items() if value is not None})

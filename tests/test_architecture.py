@@ -34,6 +34,8 @@ TESTED_IN = {
     "wide_resnet": "test_networks",
     "windows": "test_square",
     "ledger": "test_assessment",
+    "attack_pass": "test_assessment",
+    "provenance": "test_evaluate",
     "card": "test_evaluate",
     "output": "test_evaluate",
     "result": "test_evaluate",

@@ -60,6 +60,15 @@ class _Noise(keras.layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
 
 
+def test_a_network_of_16_bits_is_attacked_in_32():
+    inputs = keras.Input(SHAPE, dtype="bfloat16")
+    hidden = keras.layers.Flatten(dtype="bfloat16")(inputs)
+    classifier = of_keras(keras.Model(inputs, keras.layers.Dense(4, dtype="bfloat16")(hidden)))
+    x, _ = tiny_batch()
+    assert classifier.dtype == "float32"
+    assert classifier.predict(x).dtype == tf.float32
+
+
 def test_what_is_no_network_is_refused(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"no zip")
     (tmp_path / "folder").mkdir()
@@ -80,9 +89,27 @@ def test_what_is_no_classifier_of_images_is_refused(tmp_path):
     vectors = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     maps = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 1)])
     open_size = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalMaxPool2D(), keras.layers.Dense(3)])
-    for network in (vectors, maps, open_size):
+    for network in (vectors, maps, open_size, _Subclassed()):
         with pytest.raises(UserError, match=r"expected a network from images \[B, H, W, C\]"):
             of_keras(network)
+
+
+class _Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def test_a_network_for_grey_levels_is_refused():
+    inputs = keras.Input(SHAPE, dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(scaled)))
+    with pytest.raises(UserError, match="expected an input of floats"):
+        of_keras(network)
+
+
+def test_networks_in_memory_are_told_apart_by_their_weights():
+    first, second, again = of_keras(tiny_network(0)), of_keras(tiny_network(1)), of_keras(tiny_network(0))
+    assert first.digest == again.digest != second.digest
 
 
 def test_an_export_for_bytes_is_refused(tmp_path):

@@ -203,7 +203,7 @@ def test_both_splits_give_the_gap(subject, tmp_path):
 
 BROKEN = {
     "rounded": lambda predict: lambda x: tf.round(predict(x)),
-    "saturated": lambda predict: lambda x: tf.round(1e4 * tf.nn.softmax(1e4 * predict(x))),
+    "saturated": lambda predict: lambda x: 1e4 * predict(x),
     "noise": lambda predict: lambda x: predict(x) + tf.random.normal([10]),
     "masked": lambda predict: lambda x: predict(tf.stop_gradient(x)) + 1e-9 * tf.reduce_sum(x),
 }
@@ -211,11 +211,26 @@ BROKEN = {
 
 @pytest.mark.parametrize("defence", BROKEN)
 def test_a_broken_defence_is_never_called_robust(defence, subject, tmp_path, capsys):
-    protocol = Protocol(threat=THREAT, attacks="apgd-ce+square", examples=20, check_examples=20)
+    attacks = "pgd-20" if defence == "saturated" else "apgd-ce+square"  # no gradient is left of the cross-entropy
+    protocol = Protocol(threat=THREAT, attacks=attacks, examples=20, check_examples=20)
     card = robustness.evaluate(subject(BROKEN[defence]), protocol, str(tmp_path / "out"))
     assert not card["trustworthy"]
     assert "Not to be trusted" in (tmp_path / "out" / "evaluation.md").read_text()
-    assert "warning: " in capsys.readouterr().out
+    assert ("warning: " in capsys.readouterr().out) == (defence != "saturated")
+
+
+def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
+    protocol = Protocol(threat=THREAT, attacks="apgd-ce+apgd-t", examples=20, check_examples=20)
+    plain, saturated = (
+        robustness.evaluate(subject(wrap), protocol, str(tmp_path / str(i)))["accuracy"]["test"]["worst case"]
+        for i, wrap in enumerate([lambda predict: predict, BROKEN["saturated"]])
+    )
+    assert saturated <= plain + 0.051
+
+
+def test_adversarial_images_are_not_promised_after_the_fact(subject, finished):
+    with pytest.raises(UserError, match="finished without --save_adversarial"):
+        robustness.evaluate(subject(), PROTOCOL, str(finished[0]), save_adversarial=True)
 
 
 TALL = Split(np.zeros((4, 9, 8, 3), np.float32), np.arange(4))
@@ -234,9 +249,9 @@ def test_what_does_not_fit_the_network_is_refused(subject, settings, message):
 
 
 def test_a_network_for_other_images_cannot_be_transferred_from(subject):
-    other = robustness.of_keras(small_cnn(shape=(16, 16, 1), classes=4))
-    with pytest.raises(UserError, match="to transfer from"):
-        subject(transfer=other)
+    for shape, classes in (((16, 16, 1), 10), ((8, 8, 3), 4)):
+        with pytest.raises(UserError, match="to transfer from"):
+            subject(transfer=robustness.of_keras(small_cnn(shape=shape, classes=classes)))
 
 
 def test_transfer_from_another_network(subject, tmp_path):

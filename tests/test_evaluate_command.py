@@ -61,7 +61,9 @@ def given(files, out, *flags):
 
 
 def test_any_network_on_any_data(files, tmp_path, capsys):
+    network = (files / "tiny.keras").read_bytes()
     run(*given(files, tmp_path / "out", "--attacks=fgsm,pgd-5", "--max_examples=20", "--save_adversarial"))
+    assert (files / "tiny.keras").read_bytes() == network
     card = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert card["images"] == {"test": 20}
     assert (card["name"], card["threat"], card["eps"]) == ("tiny", "Linf", "0.1")

@@ -1,7 +1,7 @@
 import pytest
 from golden import mlp
 
-from awp_tf.attacks import PGD, SPSA, Once, Transfer
+from awp_tf.attacks import APGD, FAB, PGD, SPSA, AutoAttack, Once, Transfer
 from awp_tf.checks import UserError
 from awp_tf.robustness import Classifier, Protocol
 from awp_tf.threats import L2, Linf
@@ -25,7 +25,7 @@ def test_the_ball_and_the_step_size_reach_the_attacks():
 
 
 def test_objects_may_stand_among_names():
-    found = cascades(["fgsm", SPSA(Linf(0.1), samples=64)])
+    found = cascades(["fgsm", SPSA(Linf(0.1), samples=64)], threat=Linf(0.1))
     assert found["spsa"].searches["spsa"].samples == 64
 
 
@@ -35,6 +35,33 @@ def test_transfer_needs_the_other_network():
     assert "other abc" in repr(search)  # what an unfinished evaluation is recognised by
     with pytest.raises(UserError, match="--transfer_from"):
         cascades("transfer")
+
+
+def test_an_ensemble_may_be_set_up():
+    found = cascades([AutoAttack(Linf(), "standard", queries=1000)])["standard"]
+    assert found.searches["square"].queries == 1000
+    assert "1000 queries" in found.remarks[0]
+
+
+def test_an_attack_in_another_ball_is_refused():
+    with pytest.raises(UserError, match="expected all in"):
+        Protocol(threat=Linf(0.1), attacks=["fgsm", SPSA()])
+    with pytest.raises(UserError, match="expected all in"):
+        Protocol(threat=L2(0.1), attacks=[Once(PGD())])
+
+
+@pytest.mark.parametrize("search", [FAB(targets=9), APGD(loss="targeted-dlr", targets=2), APGD(loss="dlr")])
+def test_an_attack_for_more_classes_is_refused(search):
+    protocol = Protocol(attacks=[search])
+    assert protocol.cascades(10, None)
+    with pytest.raises(UserError, match="more than 2 classes"):
+        protocol.cascades(2, None)
+
+
+def test_only_rand_alone_takes_noise_into_account():
+    assert Protocol(attacks="rand").expects_randomised
+    assert not Protocol(attacks="standard,rand").expects_randomised
+    assert not Protocol(attacks="transfer").expects_randomised
 
 
 @pytest.mark.parametrize(

@@ -42,3 +42,24 @@ def test_noise_has_the_distribution_it_is_named_for():
     np.testing.assert_allclose(
         np.quantile(random.normal(seed, like), quantiles), [-2.326, -1.282, 0, 1.282, 2.326], atol=0.02
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_not_even_the_largest_draw_is_1_or_infinite(dtype):
+    class Largest:
+        def bits(self, like):
+            return tf.fill(tf.shape(like), tf.constant(2**32 - 1, tf.uint32))
+
+    like = tf.zeros([3], dtype)
+    assert (random.uniform(Largest(), like).numpy() < 1).all()
+    assert np.isfinite(random.normal(Largest(), like)).all()
+
+
+def test_an_image_has_noise_of_its_own_whatever_its_batch():
+    key, like = random.make_seed(1).key, tf.zeros([5, 3])
+    whole = random.uniform(random.ImageSeeds(key, tf.range(5, dtype=tf.int64)), like)
+    part = random.uniform(random.ImageSeeds(key, tf.constant([3, 1], tf.int64)), like[:2])
+    np.testing.assert_array_equal(part, tf.gather(whole, [3, 1]))
+    assert len(np.unique(whole)) == 15
+    folded = random.uniform(random.ImageSeeds(key, tf.range(5, dtype=tf.int64)).fold(1), like)
+    assert not np.isin(folded, whole).any()

@@ -51,8 +51,8 @@ def run(argv: Sequence[str]) -> None:
     rows = []
     for name in [*_ATTACKS.value, *(["standard"] if _CASCADE.value else [])]:
         mine, theirs = ours(network, split, name), official.run(name)
-        both = zip(mine.items(), theirs.items(), strict=True)
-        rows += [row(key, *first, *second) for (key, first), (_, second) in both]
+        last = min(accuracy for accuracy, _ in theirs.values())  # no stage is logged once no image is left
+        rows += [row(key, *value, *theirs.get(key, (last, 0.0))) for key, value in mine.items()]
         print(" | ".join(rows[-1]), flush=True)
         if _OUTPUT.value:
             pathlib.Path(_OUTPUT.value).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

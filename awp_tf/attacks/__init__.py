@@ -6,6 +6,7 @@ evaluation runs.
 """
 
 from awp_tf.attacks.apgd import APGD
+from awp_tf.attacks.autoattack import AutoAttack
 from awp_tf.attacks.fab import FAB
 from awp_tf.attacks.objectives import Objective, targeted, untargeted
 from awp_tf.attacks.pgd import FGSM, PGD, Attack, Clean, Restarts
@@ -21,6 +22,7 @@ __all__ = [
     "PGD",
     "SPSA",
     "Attack",
+    "AutoAttack",
     "Clean",
     "GaussianStart",
     "Objective",

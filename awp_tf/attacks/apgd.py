@@ -77,6 +77,11 @@ class APGD:
         """One more than iterations: the start is evaluated too."""
         return self.iterations + 1
 
+    @property
+    def lucky(self) -> bool:
+        """Whether the network is taken to be randomised."""
+        return self.eot > 1
+
     def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> APGDState:
         """See Search: at a random point on the edge of the ball."""
         return self.begin_at(problem.x + box(self.threat.edge(problem.x, seeds), problem.x))

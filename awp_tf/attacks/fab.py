@@ -50,6 +50,7 @@ class FAB:
     iterations: int = 100
     restarts: int = 1
     targets: int = 9
+    lucky = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -98,7 +99,7 @@ class FAB:
         """z_s - z_y at x [B] and its gradient [B, H, W, C], for the target s or the nearest boundary."""
         if self.targets:
             return _difference(predict, problem, x, problem.targets)
-        classes = tf.shape(predict(x))[-1]
+        classes = predict(x).shape[-1]
         nothing = tf.zeros_like(x[:, 0, 0, 0])
 
         def consider(s: tf.Tensor, least: tf.Tensor, *best: tf.Tensor) -> tuple[tf.Tensor, ...]:

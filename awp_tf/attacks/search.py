@@ -70,6 +70,11 @@ class Search(Protocol):
         """How many target classes are tried, from the most likely wrong one on; 0 is untargeted."""
         ...
 
+    @property
+    def lucky(self) -> bool:
+        """Whether a success may be chance, as on a randomised network: then nobody leaves before the end."""
+        ...
+
     def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> State:
         """The state before the first step; the network is not called. Restart counts from 0."""
         ...
@@ -101,6 +106,7 @@ class Once:
     restarts: int = 1
     targets = 0
     steps = 1
+    lucky = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -133,6 +139,7 @@ class Transfer:
     restarts = 1
     targets = 0
     steps = 1
+    lucky = False
 
     def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
         """See Search."""

@@ -46,6 +46,7 @@ class SPSA:
     reach: float = 0.001
     restarts: int = 1
     targets = 0
+    lucky = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""

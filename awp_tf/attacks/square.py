@@ -50,6 +50,7 @@ class Square:
     restarts: int = 1
     first_size: float = 0.8
     targets = 0
+    lucky = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from awp_tf.checks import UserError
-from awp_tf.data.sources import Split, check_split, digits, folder_split, split_of, tfds_source
+from awp_tf.data.sources import Source, Split, check_split, digits, folder_split, split_of, tfds_source
 
 
 class Named(NamedTuple):
@@ -35,14 +35,19 @@ def named(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
         found = Named({part: _npz(name, part) for part in parts})
     elif path.is_dir():
         found = _folder(path, parts, shape)
-    elif name == "digits" or (not path.suffix and "/" not in name):
-        source = digits() if name == "digits" else tfds_source(name)
-        found = Named({part: getattr(source, part) for part in parts}, source.class_names)
     else:
-        raise UserError(f"--data: expected digits, an .npz file, a folder or a TFDS name, received {name!r}.")
+        source = digits() if name == "digits" else _tfds(name)
+        found = Named({part: getattr(source, part) for part in parts}, source.class_names)
     for part, split in found.splits.items():
         check_split(f"{name} ({part})", split)
     return found
+
+
+def _tfds(name: str) -> Source:
+    try:
+        return tfds_source(name)
+    except UserError as error:
+        raise UserError(f"--data: {name!r} is neither digits nor an .npz file nor a folder; {error}") from error
 
 
 def _npz(name: str, part: str) -> Split:

@@ -144,8 +144,14 @@ def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = (
 
 def spread(split: Split, count: int | None) -> Split:
     """At most count images, evenly spread over a split, always the same; None is all."""
-    wanted = min(len(split), count or len(split))
-    return split.take(np.linspace(0, len(split) - 1, wanted).round().astype(int))
+    if count is None or count >= len(split):
+        return split
+    return split.take(evenly(len(split), count))
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """At most count places among total, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def split_of(images: np.ndarray, labels: np.ndarray) -> Split:

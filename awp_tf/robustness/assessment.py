@@ -1,49 +1,27 @@
 """The loop: every cascade on every image of a split, in batches, resumable after each."""
 
-import concurrent.futures
 import dataclasses
 import itertools
 import os
 import pathlib
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks import Problem, Search
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.attacks.search import misclassified
 from awp_tf.checks import UserError
 from awp_tf.data.pipeline import to_pixels
 from awp_tf.data.sources import Split
-from awp_tf.random import EVALUATION, make_seed
+from awp_tf.robustness.attack_pass import AttackPass, runs_of
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.robustness.ledger import CLEAN_ERROR, ROBUST, Ledger
 from awp_tf.robustness.progress import Progress
 from awp_tf.robustness.protocol import Protocol
-from awp_tf.robustness.runner import Outcome, Runner
-
-
-class Run(NamedTuple):
-    """One pass of a search: towards the class of one rank, with one restart."""
-
-    attack: str
-    search: Search
-    target: int
-    restart: int
-
-
-def runs_of(cascade: Cascade) -> list[Run]:
-    """What a cascade does, in order: attacks, then target ranks (1 is the likeliest wrong class), then restarts."""
-    return [
-        Run(attack, search, target, restart)
-        for attack, search in cascade.searches.items()
-        for target, restart in itertools.product(range(1, max(search.targets, 1) + 1), range(search.restarts))
-    ]
+from awp_tf.robustness.runner import Runner
 
 
 @dataclasses.dataclass
@@ -86,7 +64,6 @@ class Assessment:
         for index, (name, cascade) in enumerate(self.cascades.items()):
             if index == ledger.cascade:
                 self._attack(name, cascade, ledger)
-                self._verify(name, ledger)
                 ledger.cascade, ledger.run, ledger.position = index + 1, 0, 0
                 ledger.save(self._state)
         return ledger
@@ -122,114 +99,82 @@ class Assessment:
 
     def _started(self) -> Ledger:
         """The clean pass: who is classified correctly, and which wrong classes come next."""
-        ranking, correct = [], []
+        start, ranking, correct = time.perf_counter(), [], []
+        likeliest = 1 + max(max(run.target for run in runs_of(cascade)) for cascade in self.cascades.values())
         for places, x in self.batches():
             logits = self._logits(x)
             if not np.isfinite(logits).all():
                 raise UserError(f"{self.classifier.name}: expected finite logits, received NaN or infinity.")
-            ranking.append(tf.math.top_k(logits, min(10, self.classifier.classes)).indices.numpy())
+            ranking.append(tf.math.top_k(logits, likeliest).indices.numpy())
             correct.append(~misclassified(logits, self.split.labels[places]).numpy())
             self.on_look()
         fell = np.where(np.concatenate(correct), ROBUST, CLEAN_ERROR).astype(np.int32)
-        return Ledger(np.concatenate(ranking), np.tile(fell, (len(self.cascades), 1)))
+        ledger = Ledger(np.concatenate(ranking), np.tile(fell, (len(self.cascades), 1)))
+        ledger.spend("clean", time.perf_counter() - start)
+        return ledger
 
     def _attack(self, name: str, cascade: Cascade, ledger: Ledger) -> None:
-        runs = runs_of(cascade)
+        """Attack after attack; each is verified before the next begins, which gets what did not stand."""
         images = self._opened(name)
-        for attack, group in itertools.groupby(enumerate(runs), key=lambda pair: pair[1].attack):
+
+        def save() -> None:
+            images.flush()  # before the state that counts on it
+            ledger.save(self._state)
+
+        for attack, group in itertools.groupby(enumerate(runs_of(cascade)), key=lambda pair: pair[1].attack):
             numbered = list(group)
             if ledger.run > numbered[-1][0]:
                 continue
             search = numbered[0][1].search
-            runner = Runner(self.classifier.predict, search, self.classifier.shape, self.classifier.dtype)
-            title = name if name == attack else f"{name}: {attack}"
-            count = int(np.sum(ledger.fell[ledger.cascade] == ROBUST))
-            progress = Progress(title, images=count, total=len(self.split), runs=len(numbered))
+            progress = Progress(
+                name if name == attack else f"{name}: {attack}",
+                images=int(np.sum(ledger.fell[ledger.cascade] == ROBUST)),
+                total=len(self.split),
+                runs=len(numbered),
+                done=self._done(ledger, [number for number, _ in numbered]),
+            )
+            now = AttackPass(
+                runner=Runner(self.classifier.predict, search, self.classifier.shape, self.classifier.dtype),
+                split=self.split,
+                protocol=self.protocol,
+                dtype=self.classifier.dtype,
+                ledger=ledger,
+                images=images,
+                save=save,
+                clock=f"{name}/{attack}",
+                progress=progress,
+                on_look=self.on_look,
+            )
             for number, run in numbered:
                 if number >= ledger.run:
                     ledger.run = number
-                    clock = f"{name}/{attack}"
-                    self._carry_out(run, number - numbered[0][0], runner, ledger, images, clock, progress)
+                    now.carry_out(run, number - numbered[0][0])
                     ledger.run, ledger.position = number + 1, 0
+            self._verify(name, ledger, [number for number, _ in numbered])
+            ledger.save(self._state)
             progress.end(int(np.sum(ledger.fell[ledger.cascade] == ROBUST)))
 
-    def _carry_out(
-        self,
-        run: Run,
-        turn: int,
-        runner: Runner,
-        ledger: Ledger,
-        images: np.ndarray,
-        clock: str,
-        progress: Progress,
-    ) -> None:
-        """One run over all images that are still robust, from ledger.position on."""
-        pending = ledger.pending()
-        fell = ledger.fell[ledger.cascade]
-        while ledger.position < len(pending):
-            start = time.perf_counter()
-            places = pending[ledger.position : ledger.position + self.protocol.batch_size]
+    def _done(self, ledger: Ledger, runs: list[int]) -> float:
+        """Which part of runs is done where it goes on."""
+        part = ledger.position / max(len(ledger.pending()), 1)
+        return max(ledger.run - runs[0] + part, 0.0) / len(runs)
 
-            for outcome, share in self._side_by_side(run, turn, runner, ledger, places, progress):
-                images[share[outcome.fooled]] = outcome.adversarial
-                fell[share[outcome.fooled]] = ledger.run
-            ledger.position += len(places)
-            ledger.seconds[clock] = ledger.seconds.get(clock, 0.0) + time.perf_counter() - start
-            images.flush()  # type: ignore[attr-defined]  # a memmap; before the state that counts on it
-            ledger.save(self._state)
-
-    def _side_by_side(
-        self, run: Run, turn: int, runner: Runner, ledger: Ledger, places: np.ndarray, progress: Progress
-    ) -> list[tuple[Outcome, np.ndarray]]:
-        """A batch in shares that threads search at the same time, which keeps all cores busy; each with its places."""
-        shares = [share for share in np.array_split(places, self.protocol.shares) if len(share)]
-        parts, left = [0.0] * len(shares), [len(share) for share in shares]
-        others = int(np.sum(ledger.fell[ledger.cascade] == ROBUST)) - len(places)
-        pending = len(ledger.pending())
-
-        def search(index: int) -> Outcome:
-            def look(part: float, still: int) -> None:
-                parts[index], left[index] = part, still
-                done = (ledger.position + len(places) * sum(parts) / len(parts)) / pending
-                progress.look(turn, done, others + sum(left))
-                self.on_look()
-
-            return runner(self._problem(shares[index], run.target, ledger), self._key(run), run.restart, look)
-
-        with concurrent.futures.ThreadPoolExecutor(len(shares)) as pool:
-            return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
-
-    def _verify(self, name: str, ledger: Ledger) -> None:
-        """Reads back what was saved: whatever is not in the ball, in the box and misclassified does not count."""
+    def _verify(self, name: str, ledger: Ledger, runs: list[int]) -> None:
+        """Reads back what runs claim: what is not in the ball, in the box and misclassified anew does not count."""
         images, fell = self.adversarial(name), ledger.fell[ledger.cascade]
-        rejected = 0
-        for places, x in self.batches():
-            hit = np.flatnonzero(fell[places] >= 0)
-            if not len(hit):
-                continue
-            adversarial = tf.constant(images[places[hit]], x.dtype)
-            size = self.protocol.threat.norm(adversarial - tf.gather(x, hit)).numpy()
+        claimed = np.flatnonzero(np.isin(fell, runs))
+        for first in range(0, len(claimed), self.protocol.batch_size):
+            places = claimed[first : first + self.protocol.batch_size]
+            x, adversarial = self.pixels(places), tf.constant(images[places], self.classifier.dtype)
+            size = self.protocol.threat.norm(adversarial - x).numpy()
             # One unit in the last place of a pixel, and of an L2 sum.
             good = size <= self.protocol.threat.epsilon * (1 + 1e-6) + 1e-6
             good &= tf.reduce_all((adversarial >= 0) & (adversarial <= 1), axis=[1, 2, 3]).numpy()
-            good &= misclassified(self._logits(adversarial), self.split.labels[places[hit]]).numpy()
-            fell[places[hit[~good]]] = ROBUST
-            rejected += int(np.sum(~good))
-        ledger.rejected[name] = rejected
+            good &= misclassified(self._logits(adversarial), self.split.labels[places]).numpy()
+            fell[places[~good]] = ROBUST
+            ledger.rejected[ledger.cascade, places[~good]] = True
 
-    def _problem(self, places: np.ndarray, target: int, ledger: Ledger) -> Problem:
-        return Problem(
-            self.pixels(places),
-            tf.constant(self.split.labels[places], tf.int32),
-            tf.constant(ledger.ranking[places, target], tf.int32),
-            tf.constant(places, tf.int64),
-        )
-
-    def _key(self, run: Run) -> tf.Tensor:
-        """Noise depends on the attack's name, the target and the restart, not on what ran before."""
-        return make_seed(self.protocol.seed, EVALUATION, zlib.crc32(run.attack.encode()), run.target, run.restart).key
-
-    def _opened(self, name: str) -> np.ndarray:
+    def _opened(self, name: str) -> np.memmap:
         file, shape = self._file(name), (len(self.split), *self.classifier.shape)
         if not file.exists():
             part = file.with_name(f".{file.name}.part")

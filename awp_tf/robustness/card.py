@@ -1,19 +1,12 @@
 """The robustness card: what was attacked, how, and what is left; for machines (JSON) and for people (Markdown)."""
 
 import hashlib
-import pathlib
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-import awp_tf
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.console import duration, table
+from awp_tf.robustness import provenance
 from awp_tf.robustness.protocol import Protocol
 from awp_tf.robustness.result import PartResult, gaps
 from awp_tf.robustness.sanity import Check, Curve
@@ -31,10 +24,15 @@ def make(
     curve: Curve,
     fingerprint: Mapping[str, str],
 ) -> Card:
-    """All that is reported. The first fields have RobustBench's names and forms (accuracies are texts in %)."""
+    """All that is reported.
+
+    The first fields have RobustBench's names and forms (accuracies are texts in %); autoattack_acc is
+    set where the standard version was run on all test images, as there.
+    """
     first, classifier = parts[protocol.parts[0]], subject.classifier
     accuracy = first.accuracies()
-    standard = "standard" in cascades and not cascades["standard"].remarks
+    whole = protocol.parts[0] == "test" and (protocol.examples is None or len(first.labels) < protocol.examples)
+    standard = whole and "standard" in cascades and not cascades["standard"].remarks
     return {
         "name": subject.name,
         "dataset": subject.data,
@@ -59,9 +57,9 @@ def make(
         },
         "seed": protocol.seed,
         "batch_size": protocol.batch_size,
-        "config_sha256": hashlib.sha256(subject.config.encode()).hexdigest(),
-        "commit": _commit(),
-        "versions": _versions(),
+        "config_sha256": hashlib.sha256((subject.config or fingerprint["protocol"]).encode()).hexdigest(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "fingerprint": dict(fingerprint),
         "seconds": {part: dict(result.seconds) for part, result in parts.items()},
     }
@@ -136,16 +134,6 @@ def _described(cascade: Cascade) -> dict[str, Any]:
     return {"searches": searches, "remarks": list(cascade.remarks)}
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "awp_tf": awp_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def _seconds(card: Card, part: str, cascade: str, attack: str) -> float:
     spent = card["seconds"][part]
     return sum(
@@ -174,13 +162,3 @@ def _fraction(epsilon: float) -> str:
 
 def _percent(accuracy: float) -> str:
     return f"{100 * accuracy:.2f}"
-
-
-def _commit() -> str | None:
-    """The commit of this code, marked where files were changed since; None outside a git checkout."""
-    git = ["git", "-C", str(pathlib.Path(awp_tf.__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

@@ -3,8 +3,11 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
@@ -21,7 +24,7 @@ class Classifier:
         predict: Images [B, H, W, C] in [0, 1] to logits [B, K].
         shape: Of an image, (H, W, C).
         classes: K.
-        digest: Of the files it was read from; another network has another one.
+        digest: Of the files it was read from, or of its weights; another network has another one.
         dtype: Of the images.
         parameters: How many numbers it holds; 0 where unknown.
     """
@@ -60,17 +63,15 @@ def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Class
     Raises:
         UserError: It does not map [B, H, W, C] to [B, K].
     """
-    inputs, outputs = network.inputs, network.outputs
-    _require_classifier(
-        name or network.name, [tuple(t.shape) for t in inputs or ()], [tuple(t.shape) for t in outputs or ()]
-    )
+    inputs, outputs = (getattr(network, name, None) or [] for name in ("inputs", "outputs"))
+    _require_classifier(name or network.name, inputs, outputs)
     return Classifier(
         name=network.name,
-        predict=lambda x: network(x, training=False),
+        predict=_in_full_precision(lambda x: network(x, training=False), inputs[0].dtype),
         shape=tuple(inputs[0].shape[1:]),
         classes=int(outputs[0].shape[-1]),
-        digest=digest,
-        dtype=str(inputs[0].dtype),
+        digest=digest or _digest_of(network),
+        dtype=_full(inputs[0].dtype),
         parameters=int(network.count_params()),
     )
 
@@ -107,25 +108,53 @@ def _saved_model(path: pathlib.Path) -> Classifier:
     signature = loaded.signatures[name]
     inputs = list(signature.structured_input_signature[1].items())
     outputs = list(signature.structured_outputs.items())
-    _require_classifier(path, [tuple(s.shape) for _, s in inputs], [tuple(s.shape) for _, s in outputs])
+    _require_classifier(path, [spec for _, spec in inputs], [spec for _, spec in outputs])
     (key, spec), (output, logits) = inputs[0], outputs[0]
-    if not spec.dtype.is_floating:
-        raise UserError(f"--network: {path}: expected an input of floats in [0, 1], received {spec.dtype.name}.")
 
-    def predict(x: tf.Tensor) -> tf.Tensor:
+    def call(x: tf.Tensor) -> tf.Tensor:
         return signature(**{key: x})[output]
 
-    predict.keeps = loaded  # type: ignore[attr-defined]  # the variables live as long as this object
+    call.keeps = loaded  # type: ignore[attr-defined]  # the variables live as long as this object
     parameters = sum(int(tf.size(v)) for v in getattr(loaded, "variables", ()))
     return Classifier(
-        path.name, predict, tuple(spec.shape[1:]), int(logits.shape[-1]), digest(path), spec.dtype.name, parameters
+        name=path.name,
+        predict=_in_full_precision(call, spec.dtype.name),
+        shape=tuple(spec.shape[1:]),
+        classes=int(logits.shape[-1]),
+        digest=digest(path),
+        dtype=_full(spec.dtype.name),
+        parameters=parameters,
     )
 
 
-def _require_classifier(name: object, inputs: list[tuple], outputs: list[tuple]) -> None:
-    fit = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2
-    if not fit or None in inputs[0][1:] or not outputs[0][1] or outputs[0][1] < 2:
+def _full(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _in_full_precision(predict: Predict, dtype: str) -> Predict:
+    """Images and logits of 32 bits at least, also where the network itself takes and gives fewer."""
+    return lambda x: tf.cast(predict(tf.cast(x, dtype)), _full(dtype))
+
+
+def _require_classifier(name: object, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Of symbolic tensors or specs."""
+    given, made = ([_sizes(t) for t in tensors] for tensors in (inputs, outputs))
+    fit = len(given) == len(made) == 1 and len(given[0]) == 4 and len(made[0]) == 2
+    if not fit or given[0][0] is not None or None in given[0][1:] or (made[0][1] or 0) < 2:
         raise UserError(
-            f"{name}: expected a network from images [B, H, W, C] of fixed size to logits [B, K], K >= 2, "
-            f"received one from {inputs} to {outputs}."
+            f"{name}: expected a network from images [B, H, W, C] of fixed size, B open, to logits [B, K], K >= 2, "
+            f"received one from {given} to {made}."
         )
+    if not tf.as_dtype(inputs[0].dtype).is_floating:
+        raise UserError(f"{name}: expected an input of floats in [0, 1], received {tf.as_dtype(inputs[0].dtype).name}.")
+
+
+def _sizes(tensor: Any) -> tuple[int | None, ...]:
+    return tuple(tf.TensorShape(tensor.shape)) if tf.TensorShape(tensor.shape).rank is not None else ()
+
+
+def _digest_of(network: keras.Model) -> str:
+    total = hashlib.sha256(network.to_json().encode())
+    for value in network.get_weights():
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()

@@ -5,24 +5,22 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-import awp_tf
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.checkpoints import write_text
 from awp_tf.checks import UserError
-from awp_tf.data.pipeline import to_pixels
-from awp_tf.data.sources import spread
+from awp_tf.data.sources import evenly, spread
 from awp_tf.interrupt import Interrupt
 from awp_tf.robustness import card as card_lib
-from awp_tf.robustness import output
+from awp_tf.robustness import output, provenance
 from awp_tf.robustness.assessment import Assessment
 from awp_tf.robustness.protocol import Protocol
 from awp_tf.robustness.result import of_ledger
-from awp_tf.robustness.sanity import Check, Curve, Sanity, black_box, verified
+from awp_tf.robustness.sanity import Check, Sanity, black_box, verified
 from awp_tf.robustness.subject import Subject
 from awp_tf.run_folder import locked
 
@@ -50,7 +48,8 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
     path = pathlib.Path(folder)
     finished = _finished(path, fingerprint)
     if finished is not None:
-        print(f"{path} holds this evaluation, finished; nothing to do.\n\n{card_lib.results(finished)}")
+        _require_kept(path, cascades, save_adversarial)
+        print(f"{path} holds this evaluation, finished; nothing to do.")
         return finished
     with locked(path), Interrupt() as interrupt:
         state = path / "state"
@@ -59,13 +58,19 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
             part: Assessment(subject.classifier, split, cascades, protocol, state / part, interrupt.check)
             for part, split in splits.items()
         }
-        checks, curve = _looked_at(state, subject, protocol, interrupt.check)
+        sanity = _sanity(subject, protocol)
+        seen = _looked_at(state, sanity, interrupt.check)
+        checks, curve = sanity.conclude(seen)
+        _warn(checks)
         results = {}
         for part, assessment in parts.items():
             print(f"{part}: {len(splits[part]):,} images", flush=True)
             ledger = assessment.run()
             results[part] = of_ledger(ledger, splits[part], cascades)
-            checks += [black_box(cascades, ledger), verified(ledger)]
+            found = [black_box(cascades, ledger), verified(ledger, randomised=protocol.expects_randomised)]
+            checks += [check._replace(name=f"{check.name}, {part}") for check in found]
+        worst = results[protocol.parts[0]].worst
+        checks.append(sanity.strength(seen, worst[evenly(len(worst), protocol.check_examples)]))
         card = card_lib.make(subject, protocol, cascades, results, checks, curve, fingerprint)
         output.write(path, card, subject, parts, results, save_adversarial=save_adversarial)
         shutil.rmtree(state)
@@ -84,8 +89,8 @@ def _fingerprint(subject: Subject, protocol: Protocol, cascades: Mapping[str, Ca
         "network": subject.classifier.digest,
         "data": data.hexdigest(),
         "protocol": f"{protocol.threat!r}; seed {protocol.seed}; batches of {protocol.batch_size}; "
-        f"{protocol.check_examples} images checked; {searches}",
-        "software": f"awp_tf {awp_tf.__version__}, tensorflow {tf.__version__}",
+        f"{protocol.check_examples} images checked; {protocol.shares} shares; {searches}",
+        "software": f"{provenance.versions()}, commit {provenance.commit()}",
     }
 
 
@@ -98,7 +103,8 @@ def _finished(path: pathlib.Path, fingerprint: Mapping[str, str]) -> card_lib.Ca
     file = path / output.CARD
     if file.is_file():
         card = _read(file)
-        _require_same(path, card.get("fingerprint", {}), fingerprint)
+        asked = {name: value for name, value in fingerprint.items() if name != "software"}
+        _require_same(path, card.get("fingerprint", {}), asked)
         return card
     begun = path / "state" / "fingerprint.json"
     if begun.is_file():
@@ -132,20 +138,35 @@ def _begin(state: pathlib.Path, fingerprint: Mapping[str, str]) -> None:
     write_text(state / "fingerprint.json", json.dumps(dict(fingerprint)))
 
 
-def _looked_at(
-    state: pathlib.Path, subject: Subject, protocol: Protocol, on_look: Callable[[], None]
-) -> tuple[list[Check], Curve]:
-    """The checks on a few images, or what they found before an interruption; failures are printed."""
+def _sanity(subject: Subject, protocol: Protocol) -> Sanity:
+    few = spread(subject.splits[protocol.parts[0]], protocol.check_examples)
+    return Sanity(
+        subject.classifier, few, protocol.threat, protocol.seed, protocol.batch_size, protocol.expects_randomised
+    )
+
+
+def _looked_at(state: pathlib.Path, sanity: Sanity, on_look: Callable[[], None]) -> dict[str, Any]:
+    """What is seen on a few images; each look is kept, so that an interruption costs one."""
     file = state / "checks.json"
-    if not file.exists():
-        few = spread(subject.splits[protocol.parts[0]], protocol.check_examples)
-        x = to_pixels(tf.constant(few.images), subject.classifier.dtype)
-        sanity = Sanity(subject.classifier, x, few.labels, protocol.threat, protocol.seed)
-        checks, curve = sanity.checks(randomised=protocol.expects_randomised, on_look=on_look)
-        write_text(file, json.dumps({"checks": checks, "curve": curve}))
-    saved = _read(file)
-    checks = [Check(*check) for check in saved["checks"]]
+    seen = _read(file) if file.exists() else {}
+    print(f"checks: {len(sanity.split):,} images, {len(sanity.looks()) - len(seen)} looks", flush=True)
+    for name, look in sanity.looks().items():
+        if name not in seen:
+            seen[name] = look()
+            write_text(file, json.dumps(seen))
+            on_look()
+    return seen
+
+
+def _warn(checks: Sequence[Check]) -> None:
     for check in checks:
         if not check.passed:
             print(f"warning: {check.name}: {check.detail}", flush=True)
-    return checks, Curve(*saved["curve"])
+
+
+def _require_kept(path: pathlib.Path, cascades: Mapping[str, Cascade], wanted: bool) -> None:
+    shutil.rmtree(path / "state", ignore_errors=True)  # left over where only the removal was interrupted
+    if wanted and not all((path / output.adversarial_file(name)).is_file() for name in cascades):
+        raise UserError(
+            f"{path}: holds this evaluation, finished without --save_adversarial; choose another folder to repeat it."
+        )

@@ -24,7 +24,8 @@ class Ledger:
         cascade, run, position: Where it goes on: which cascade, which of its runs, and how many of the
             images that this run began with are done.
         seconds: Spent, by "cascade/attack".
-        rejected: Adversarial images that failed the verification, by cascade.
+        rejected: Whether an image was claimed to be fooled and did not stand the verification;
+            [cascades, N].
     """
 
     ranking: np.ndarray
@@ -33,7 +34,16 @@ class Ledger:
     run: int = 0
     position: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    rejected: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        """Nothing is rejected yet, unless given."""
+        if self.rejected.shape != self.fell.shape:
+            self.rejected = np.zeros(self.fell.shape, bool)
+
+    def spend(self, clock: str, seconds: float) -> None:
+        """Adds to the time kept under a name."""
+        self.seconds[clock] = self.seconds.get(clock, 0.0) + seconds
 
     def pending(self) -> np.ndarray:
         """The images that the present run began with: robust now, or fooled by this very run."""
@@ -42,10 +52,11 @@ class Ledger:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it; path holds either the old state or the new one, never half of it."""
-        place = {name: getattr(self, name) for name in ("cascade", "run", "position", "seconds", "rejected")}
+        place = {name: getattr(self, name) for name in ("cascade", "run", "position", "seconds")}
         part = path.with_name(f".{path.name}.part")
         with part.open("wb") as stream:
-            np.savez(stream, place=np.array(json.dumps(place)), ranking=self.ranking, fell=self.fell)
+            arrays = {name: getattr(self, name) for name in ("ranking", "fell", "rejected")}
+            np.savez(stream, allow_pickle=False, place=np.array(json.dumps(place)), **arrays)
         os.replace(part, path)
 
     @classmethod
@@ -59,7 +70,8 @@ class Ledger:
             return None
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls(data["ranking"], data["fell"], **json.loads(str(data["place"])))
+                place = json.loads(str(data["place"]))
+                return cls(data["ranking"], data["fell"], rejected=data["rejected"], **place)
         except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path}: expected the state of an evaluation, which this is not ({error}); "

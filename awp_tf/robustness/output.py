@@ -43,9 +43,14 @@ def write(
     if save_adversarial:
         for part, assessment in parts.items():
             for name in results[part].robust:
-                file = f"adversarial_{prefixes[part].replace('/', '_')}{name}.npy"
+                file = adversarial_file(name, prefixes[part])
                 assessment.keep(name, results[part].fooled(name), path / file)
     write_text(path / CARD, json.dumps(card, indent=2) + "\n")
+
+
+def adversarial_file(name: str, prefix: str = "") -> str:
+    """What a cascade's adversarial images are called."""
+    return f"adversarial_{prefix.replace('/', '_')}{name}.npy"
 
 
 def _write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:

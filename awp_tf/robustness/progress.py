@@ -10,7 +10,7 @@ _EVERY = 20.0  # seconds between two lines of the same attack
 class Progress:
     """One attack on the images of a split."""
 
-    def __init__(self, name: str, *, images: int, total: int, runs: int) -> None:
+    def __init__(self, name: str, *, images: int, total: int, runs: int, done: float = 0.0) -> None:
         """The attack begins now.
 
         Args:
@@ -18,8 +18,9 @@ class Progress:
             images: That it attacks.
             total: Images of the split, wrongly classified ones included.
             runs: Targets times restarts.
+            done: Which part of all this an earlier session has done, in 0..1.
         """
-        self._name, self._images, self._total, self._runs = name, images, total, runs
+        self._name, self._images, self._total, self._runs, self._before = name, images, total, runs, done
         self._start = self._last = time.perf_counter()
 
     def look(self, run: int, part: float, robust: int) -> None:
@@ -36,7 +37,8 @@ class Progress:
         self._last = now
         done = (run + part) / self._runs
         elapsed = now - self._start
-        left = f"at most {duration(elapsed * (1 - done) / done)} left" if done > 0 else ""
+        here = done - self._before
+        left = f"at most {duration(elapsed * (1 - done) / here)} left" if here > 0 else ""
         self._print(robust, elapsed, done, left)
 
     def end(self, robust: int) -> None:
@@ -45,7 +47,7 @@ class Progress:
         self._print(robust, elapsed, 1.0, duration(elapsed))
 
     def _print(self, robust: int, elapsed: float, done: float, time_text: str) -> None:
-        speed = self._images * done / max(elapsed, 1e-9)
+        speed = self._images * (done - self._before) / max(elapsed, 1e-9)
         print(
             f"{self._name:<24} {100 * done:3.0f} %  {robust:,} of {self._total:,} still robust "
             f"({100 * robust / self._total:.2f} %)  {speed:.3g} images/s  {time_text}",

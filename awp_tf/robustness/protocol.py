@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from awp_tf.attacks import PGD, Once, Search, Transfer
-from awp_tf.attacks.autoattack import Cascade, named
+from awp_tf.attacks.autoattack import AutoAttack, Cascade, named
 from awp_tf.checks import UserError, at_least, one_of, positive
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.threats import Linf, Threat
 
 _MOST_SHARES = 8
+
+Item = str | Search | AutoAttack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Protocol:
     Attributes:
         threat: The ball.
         attacks: Names, as a list or joined by commas (see awp_tf.attacks.autoattack.named; also
-            "transfer"), or Search objects. Each is measured on all images that are classified correctly.
+            "transfer"), or Search and AutoAttack objects. Each is measured on all images that are classified correctly.
         relative_step_size: Of PGD and CW, as a fraction of epsilon.
         examples: On at most so many images of a split, spread evenly; None is all.
         splits: "test", "train", or "both": then the robust generalisation gap is reported too.
@@ -32,7 +34,7 @@ class Protocol:
     """
 
     threat: Threat = Linf()
-    attacks: str | Sequence[str | Search] = "standard"
+    attacks: str | Sequence[Item] = "standard"
     relative_step_size: float = 0.25
     examples: int | None = None
     splits: str = "test"
@@ -49,7 +51,7 @@ class Protocol:
         at_least("Protocol.batch_size", self.batch_size, 1)
         at_least("Protocol.seed", self.seed, 0)
         at_least("Protocol.check_examples", self.check_examples, 1)
-        self.cascades(10, transfer=None, known_only=True)
+        _ = self._known  # names are checked before any data is read
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -63,44 +65,68 @@ class Protocol:
 
     @property
     def expects_randomised(self) -> bool:
-        """Whether attacks average over the network's own noise."""
-        return "rand" in self._items
+        """Whether all attacks average over the network's own noise."""
+        searches = [search for cascade in self._known.values() for search in cascade.searches.values()]
+        return bool(searches) and all(search.lucky for search in searches)
 
     @property
-    def _items(self) -> list[str | Search]:
-        if isinstance(self.attacks, str):
-            return [name.strip() for name in self.attacks.split(",")]
-        return list(self.attacks)
+    def _known(self) -> Mapping[str, Cascade]:
+        """What can be built without knowing a network: everything but "transfer"."""
+        items = {name: item for name, item in self._items.items() if name != "transfer"}
+        return {name: self._cascade(item, 10, None) for name, item in items.items()}
 
-    def cascades(self, classes: int, transfer: Classifier | None, *, known_only: bool = False) -> Mapping[str, Cascade]:
+    @property
+    def _items(self) -> dict[str, Item]:
+        """What was asked for by name; clean accuracy, which is always measured, left out."""
+        items = self.attacks.split(",") if isinstance(self.attacks, str) else self.attacks
+        result: dict[str, Item] = {}
+        for item in items:
+            name = _name(item)
+            if name in result:
+                raise UserError(f"attacks: expected each name once, received {name!r} twice.")
+            if name not in ("natural", "clean", ""):
+                result[name] = name if isinstance(item, str) else item
+        return result
+
+    def cascades(self, classes: int, transfer: Classifier | None) -> Mapping[str, Cascade]:
         """What is carried out, by name.
 
         Args:
             classes: Of the network.
             transfer: The network on which "transfer" crafts.
-            known_only: Leave out what needs the other network: for a check of the names.
 
         Raises:
-            UserError: A name is unknown or comes twice, or the other network is missing.
+            UserError: An attack does not fit so many classes, there is none, or the other network is missing.
         """
-        result: dict[str, Cascade] = {}
-        for item in self._items:
-            name = item if isinstance(item, str) else type(item).__name__.lower()
-            if name in result:
-                raise UserError(f"attacks: expected each name once, received {name!r} twice.")
-            if name in ("natural", "clean", "") or (name == "transfer" and known_only):
-                continue  # clean accuracy is always measured
-            result[name] = self._cascade(item if isinstance(item, str) else Cascade({name: item}), classes, transfer)
-        if not result and not known_only:
+        result = {name: self._cascade(item, classes, transfer) for name, item in self._items.items()}
+        if not result:
             raise UserError("attacks: expected at least one, for instance standard.")
+        for name, cascade in result.items():
+            for search in cascade.searches.values():
+                _require_fit(name, search, classes)
         return result
 
-    def _cascade(self, item: str | Cascade, classes: int, transfer: Classifier | None) -> Cascade:
-        if isinstance(item, Cascade):
-            return item
-        if item != "transfer":
+    def _cascade(self, item: Item, classes: int, transfer: Classifier | None) -> Cascade:
+        if item == "transfer":
+            if transfer is None:
+                raise UserError("attacks: transfer needs --transfer_from=another.keras.")
+            search = Once(PGD(self.threat, 20, self.relative_step_size))
+            return Cascade({"transfer": Transfer(transfer.predict, search, f"{transfer.name} {transfer.digest}")})
+        if isinstance(item, str):
             return named(item, self.threat, classes=classes, relative_step_size=self.relative_step_size)
-        if transfer is None:
-            raise UserError("attacks: transfer needs --transfer_from=another.keras.")
-        search = Once(PGD(self.threat, 20, self.relative_step_size))
-        return Cascade({"transfer": Transfer(transfer.predict, search, f"{transfer.name} {transfer.digest}")})
+        ball = getattr(getattr(item, "attack", item), "threat", self.threat)
+        if ball != self.threat:
+            raise UserError(f"attacks: expected all in {self.threat}, received {item}; bind its threat too.")
+        return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
+
+
+def _name(item: Item) -> str:
+    if isinstance(item, AutoAttack):
+        return item.version
+    return item.strip() if isinstance(item, str) else type(item).__name__.lower()
+
+
+def _require_fit(name: str, search: Search, classes: int) -> None:
+    least = {"dlr": 3, "targeted-dlr": 4}.get(getattr(search, "loss", ""), 2)
+    if search.targets >= classes or classes < least:
+        raise UserError(f"attacks: {name} expects more than {classes} classes, received {search}.")

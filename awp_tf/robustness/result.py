@@ -8,7 +8,7 @@ import numpy as np
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data.sources import Split
 from awp_tf.evaluation import robust_gap
-from awp_tf.robustness.assessment import runs_of
+from awp_tf.robustness.attack_pass import runs_of
 from awp_tf.robustness.ledger import CLEAN_ERROR, ROBUST, Ledger
 
 

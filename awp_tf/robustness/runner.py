@@ -86,7 +86,7 @@ class Runner:
             stop = min(self._search.steps, start + max(_FIRST_STOP, start // 4))
             state = self._advance(problem, state, key, tf.constant(start), tf.constant(stop))
             start = stop
-            fooled = state.fooled.numpy()
+            fooled = state.fooled.numpy() & (start == self._search.steps or not self._search.lucky)
             for row in np.flatnonzero(fooled[:real]):
                 if rows[row] not in found:
                     found[rows[row]] = state.adversarial[row].numpy()

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from awp_tf.checks import UserError
-from awp_tf.data.sources import Split
+from awp_tf.data.sources import Split, check_split
 from awp_tf.robustness.classifier import Classifier
 
 
@@ -33,7 +33,8 @@ class Subject:
     def __post_init__(self) -> None:
         """Raises UserError where images or classes do not fit the network."""
         network = self.classifier
-        for split in self.splits.values():
+        for part, split in self.splits.items():
+            check_split(f"{self.data} ({part})", split)
             shape = split.images.shape[1:]
             if tuple(shape) != tuple(network.shape):
                 expected = f"images {list(network.shape)} (height, width, channels)"
@@ -43,8 +44,9 @@ class Subject:
                 raise UserError(
                     f"{network.name}: expected {network.classes} classes, received {known} from {self.data}."
                 )
-        if self.transfer and self.transfer.shape != network.shape:
+        other = self.transfer
+        if other and (other.shape, other.classes) != (network.shape, network.classes):
             raise UserError(
-                f"{self.transfer.name}: expected a network for images {list(network.shape)} to transfer from, "
-                f"received one for {list(self.transfer.shape)}."
+                f"{other.name}: expected a network from {list(network.shape)} to {network.classes} classes to transfer "
+                f"from, received one from {list(other.shape)} to {other.classes}."
             )
