@@ -54,6 +54,7 @@ _STRICT = absl.flags.DEFINE_bool("strict", False, "Exit with code 1 where a chec
 
 def run(argv: Sequence[str]) -> None:
     """Reads the network and the data, evaluates, prints the table."""
+    robustness.prepare_cpu()
     prepare = _given_network if _NETWORK.value and not absl.flags.FLAGS.gin_file else _finished_run
     subject, protocol, output = prepare()
     card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)

@@ -83,3 +83,9 @@ def test_senseless_settings_are_refused_at_once(settings, message):
 def test_nothing_to_do_is_refused():
     with pytest.raises(UserError, match="at least one"):
         cascades("natural")
+
+
+def test_a_cpu_of_many_cores_is_shared_out(monkeypatch):
+    for cores, shares in ((1, 1), (2, 2), (64, 8), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert Protocol().shares == shares

@@ -25,7 +25,7 @@ from awp_tf.checks import UserError
 from awp_tf.console import duration, table
 from awp_tf.data.named import named
 from awp_tf.data.sources import Split, spread
-from awp_tf.robustness import Protocol
+from awp_tf.robustness import Protocol, prepare_cpu
 from awp_tf.robustness.assessment import Assessment
 from awp_tf.robustness.classifier import of_keras
 from awp_tf.robustness.result import of_ledger
@@ -45,6 +45,7 @@ _OUTPUT = absl.flags.DEFINE_string("output", None, "A .json file that keeps the 
 
 def run(argv: Sequence[str]) -> None:
     """Both sides, attack by attack, in turns."""
+    prepare_cpu()
     network = keras.models.load_model(_NETWORK.value, compile=False)
     split = spread(named(_DATA.value, ["test"], network.input_shape[1:]).splits["test"], _EXAMPLES.value)
     official = Official(_REFERENCE.value, network, split)

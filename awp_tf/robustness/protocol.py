@@ -1,5 +1,6 @@
 """How robustness is measured: which attacks, inside which ball, on how many images."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -60,8 +61,8 @@ class Protocol:
 
     @property
     def shares(self) -> int:
-        """Into how many parts a batch is cut, to be searched side by side: one for each of a few CPU cores."""
-        return 1 if tf.config.list_physical_devices("GPU") else min(os.cpu_count() or 1, _MOST_SHARES)
+        """Into how many parts a batch is cut, to be searched side by side; see cpu_shares."""
+        return cpu_shares()
 
     @property
     def expects_randomised(self) -> bool:
@@ -118,6 +119,21 @@ class Protocol:
         if ball != self.threat:
             raise UserError(f"attacks: expected all in {self.threat}, received {item}; bind its threat too.")
         return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
+
+
+def cpu_shares() -> int:
+    """One for each of at most 8 CPU cores; with a GPU, one."""
+    return 1 if tf.config.list_physical_devices("GPU") else min(os.cpu_count() or 1, _MOST_SHARES)
+
+
+def prepare_cpu() -> None:
+    """Keeps each share's operations on cores of its own: two shares on a core each beat two on both.
+
+    To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+            tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // cpu_shares(), 1))
 
 
 def _name(item: Item) -> str:
