@@ -138,6 +138,7 @@ class Stop(Exception):  # noqa: N818
     """What a signal would raise."""
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_and_ends_the_same(subject, finished, tmp_path, monkeypatch):
     path, left = tmp_path / "out", {"looks": 6}
 
@@ -219,6 +220,7 @@ def test_a_broken_defence_is_never_called_robust(defence, subject, tmp_path, cap
     assert ("warning: " in capsys.readouterr().out) == (defence != "saturated")
 
 
+@pytest.mark.slow
 def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
     protocol = Protocol(threat=THREAT, attacks="apgd-ce+apgd-t", examples=20, check_examples=20)
     plain, saturated = (
