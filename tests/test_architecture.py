@@ -40,6 +40,7 @@ TESTED_IN = {
     "output": "test_evaluate",
     "result": "test_evaluate",
     "subject": "test_evaluate",
+    "official_autoattack": "test_compare_autoattack",
     "torch_preact_resnet": "test_compare_autoattack",
     "_cli": "test_cli",
     "_quiet": "test_cli",

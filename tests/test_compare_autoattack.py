@@ -5,7 +5,7 @@ import tensorflow as tf
 import awp_tf.networks
 from awp_tf.checks import UserError
 from awp_tf.networks import preact_resnet18
-from tools import compare_autoattack, torch_preact_resnet
+from tools import official_autoattack, torch_preact_resnet
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
@@ -33,14 +33,14 @@ def test_the_official_log_is_understood():
     log += (
         "apgd-t - 1/1 - 7 out of 39 successfully perturbed\nrobust accuracy after APGD-T: 32.00% (total time 36.5 s)\n"
     )
-    assert compare_autoattack._stages(log) == {"APGD-CE": (0.395, 6.0), "APGD-T": (0.32, 30.5)}
+    assert official_autoattack._stages(log) == {"APGD-CE": (0.395, 6.0), "APGD-T": (0.32, 30.5)}
 
 
 def test_a_row_says_how_much_faster():
-    row = compare_autoattack.row("fab-t", 0.32, 60.0, 0.31, 90.0)
+    row = official_autoattack.row("fab-t", 0.32, 60.0, 0.31, 90.0)
     assert row == ["fab-t", "32.00 %", "31.00 %", "+1.00", "1m00s", "1m30s", "1.50"]
 
 
 def test_another_checkout_is_refused(tmp_path):
     with pytest.raises(UserError, match="a checkout of fra31/auto-attack"):
-        compare_autoattack.Official(str(tmp_path), None, None)
+        official_autoattack.Official(str(tmp_path), None, None, None, 1)
