@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from golden import MISC
 
 from awp_tf import losses, methods
 
@@ -83,3 +84,33 @@ def test_outer_loss_of_every_method(logits, method, expected):
     outputs = {"x": tf.constant(clean), "x_adv": tf.constant(adversarial)}
     loss = method.loss(outputs.__getitem__, "x", "x_adv", tf.constant(y))
     np.testing.assert_allclose(loss, expected(clean, adversarial, y).mean(), rtol=1e-10)
+
+
+GOLDEN_LOGITS = [
+    [1.0, 2.0, 0.5, -1.0, 0.25],
+    [3.0, -1.0, 2.5, 0.0, 1.0],
+    [0.1, 0.2, 0.3, 0.4, 0.5],
+    [2.0, 2.0, 1.0, 0.0, -1.0],
+    [1.0, 1.0, 1.0, 1.0, 1.0],
+]
+
+
+@pytest.mark.parametrize("name", ["ce", "dlr", "dlrt"])
+def test_losses_of_attacks_have_the_official_values_and_gradients(name):
+    z, y, t = tf.constant(GOLDEN_LOGITS, tf.float64), tf.constant([1, 2, 0, 1, 2]), tf.constant([0, 0, 4, 0, 4])
+    loss = {
+        "ce": lambda: losses.cross_entropy(z, y),
+        "dlr": lambda: losses.dlr(z, y),
+        "dlrt": lambda: losses.targeted_dlr(z, y, t),
+    }[name]
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = loss()
+    np.testing.assert_allclose(value, MISC[f"loss/{name}"]["val"], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(tape.gradient(value, z), MISC[f"loss/{name}"]["grad"], rtol=1e-12, atol=1e-15)
+
+
+def test_the_margin_is_above_0_where_the_image_is_misclassified():
+    logits = tf.constant([[1.0, 3.0, 2.0], [5.0, 1.0, 2.0]])
+    np.testing.assert_array_equal(losses.margin(logits, tf.constant([1, 1])), [-1, 4])
+    np.testing.assert_array_equal(losses.targeted_margin(logits, tf.constant([1, 1]), tf.constant([2, 2])), [-1, 1])
