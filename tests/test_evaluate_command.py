@@ -183,14 +183,19 @@ def started(*flags):
     )
 
 
+def finished(process):
+    """(Exit code, what it printed)."""
+    printed, _ = process.communicate(timeout=300)
+    return process.returncode, printed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_and_started_again_it_ends_the_same(signum, files, tmp_path):
     def flags(out):
         return given(files, out, "--attacks=apgd-ce+apgd-t+fab-t+square", "--threat=linf:0.02", "--batch_size=8")
 
-    whole = started(*flags(tmp_path / "whole"))
-    assert whole.wait(300) == 0
+    assert finished(started(*flags(tmp_path / "whole")))[0] == 0
     first = started(*flags(tmp_path / "out"))
     state = tmp_path / "out" / "state" / "test" / "state.npz"
     while not state.exists():
@@ -198,18 +203,18 @@ def test_killed_and_started_again_it_ends_the_same(signum, files, tmp_path):
         assert first.poll() is None
     time.sleep(2)
     first.send_signal(signum)
-    code = first.wait(120)
-    assert code == (-signum if signum == signal.SIGKILL else 128 + signum), first.stdout.read()
+    code, printed = finished(first)
+    assert code == (-signum if signum == signal.SIGKILL else 128 + signum), printed
     assert not (tmp_path / "out" / "evaluation.json").exists()
-    second = started(*flags(tmp_path / "out"))
-    assert second.wait(300) == 0, second.stdout.read()
+    code, printed = finished(started(*flags(tmp_path / "out")))
+    assert code == 0, printed
     one, other = ((tmp_path / name / "evaluation.npz").read_bytes() for name in ("whole", "out"))
     assert one == other
 
 
 @pytest.mark.slow
 def test_a_mistake_is_one_line_and_code_2(files, tmp_path):
-    done = started(*given(files, tmp_path / "out", "--attacks=sqare"))
-    assert done.wait(120) == 2
-    (line,) = [line for line in done.stdout.read().splitlines() if line]
+    code, printed = finished(started(*given(files, tmp_path / "out", "--attacks=sqare")))
+    assert code == 2
+    (line,) = [line for line in printed.splitlines() if line]
     assert line.startswith("error: attacks: expected one of")
