@@ -16,12 +16,12 @@ def network():
 
 def test_the_estimate_points_along_the_gradient(network):
     problem = problem_of(network)
-    estimate = SPSA(Linf(0.01), samples=4096)._estimate(network, problem, problem.x, seeds_of(problem))
+    estimate = SPSA(Linf(0.01), samples=1024)._estimate(network, problem, problem.x, seeds_of(problem))
     gradient = climb(lambda x: (LOSSES["margin"](network(x), problem), None), problem.x)[2]
     for one, other in zip(np.reshape(estimate, (6, -1)), np.reshape(gradient, (6, -1)), strict=True):
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-        assert cosine > 0.9  # sqrt(2048 / (2048 + 192)) = 0.956 expected
-        assert np.linalg.norm(one) / np.linalg.norm(other) == pytest.approx(1, abs=0.15)
+        assert cosine > 0.78  # sqrt(512 / (512 + 192)) = 0.85 expected
+        assert np.linalg.norm(one) * cosine / np.linalg.norm(other) == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.05)], ids=repr)

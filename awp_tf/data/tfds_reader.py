@@ -37,7 +37,7 @@ def read(name: str, data_dir: str | None) -> tuple[Any, Any, list[str]]:
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError:
+    except (tfds.core.registered.DatasetNotFoundError, ValueError):  # no such set, or no name of a set at all
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
