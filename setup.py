@@ -5,6 +5,8 @@ import re
 
 import setuptools
 
+ONNX = ["tf2onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
+
 here = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "awp_tf" / "__init__.py").read_text(encoding="utf-8"))
 
@@ -29,10 +31,12 @@ setuptools.setup(
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "tqdm>=4.66,<5",
+        "tensorflow-serving-api>=2.21,<2.22",  # warm-up requests of an export, and the client
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "torch": ["torch>=2.4"],
-        "dev": ["pytest>=8,<10", "ruff>=0.15,<0.18", "mypy>=1.15,<3"],
+        "onnx": ONNX,
+        "dev": ["pytest>=8,<10", "ruff>=0.15,<0.18", "mypy>=1.15,<3", *ONNX],
     },
 )

@@ -1,8 +1,7 @@
-"""What a run needs to go on exactly where it stopped, and how files are written whole or not at all."""
+"""What a run needs to go on exactly where it stopped."""
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import sys
@@ -12,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.checks import UserError
+from awp_tf.files import replacing
 
 _NAME = re.compile(r"step-(\d+)\.index$")
 
@@ -27,6 +27,7 @@ class Progress(tf.train.experimental.PythonState):
         best_epoch: The epoch (from 1) that reached it.
         sums: Sums over the steps of the unfinished epoch, by name.
         stopped: Whether early stopping ended training.
+        history: What was measured after each epoch.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress(tf.train.experimental.PythonState):
     best_epoch: int = 0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def serialize(self) -> str:
         """All fields as JSON."""
@@ -101,13 +103,5 @@ class Checkpoints:
 
 def save_network(network: keras.Model, path: pathlib.Path) -> None:
     """Saves network as .keras; path holds either the old file or the new one, never half of it."""
-    part = path.with_name(f".{path.name}.part.keras")
-    network.save(part)
-    os.replace(part, path)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes text; path holds either the old text or the new one, never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        network.save(part)

@@ -1,5 +1,6 @@
 """What a run prints: a bar on a terminal, one line an epoch everywhere."""
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -65,6 +66,40 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+class Heartbeat:
+    """A line every 20 seconds for long work, whichever thread does it: how much is done, how much time is left."""
+
+    def __init__(self, title: str, total: int, every: float = 20.0) -> None:
+        """The work begins now.
+
+        Args:
+            title: What stands in front.
+            total: Units of work, all alike.
+            every: Seconds between two lines.
+        """
+        self._title, self._total, self._every = title, total, every
+        self._done, self._skipped = 0, 0
+        self._start = self._last = time.perf_counter()
+        self._lock = threading.Lock()
+
+    def skip(self, units: int) -> None:
+        """Units that were done before; they do not count for the pace."""
+        with self._lock:
+            self._skipped += units
+
+    def advance(self, units: int = 1) -> None:
+        """Some work is done."""
+        with self._lock:
+            self._done += units
+            now = time.perf_counter()
+            if now - self._last < self._every:
+                return
+            self._last = now
+            left = self._total - self._done - self._skipped
+            part = 100 * (1 - left / self._total)
+            print(f"{self._title} {part:3.0f} %  {duration((now - self._start) * left / self._done)} left", flush=True)
 
 
 class Clock:

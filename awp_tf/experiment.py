@@ -62,6 +62,7 @@ def train(
     validation: Measurement = Measurement(),
     test: Measurement = Measurement(),
     patience: int | None = None,
+    keep_every: int | None = None,
     devices: int | None = None,
 ) -> Result:
     """Trains a network, or goes on with an unfinished run, and reports how robust it is.
@@ -76,6 +77,7 @@ def train(
         validation: Measured after every epoch, on validation and training images.
         test: Measured once at the end, on test and training images.
         patience: Stop after this many epochs without a better validation robust accuracy.
+        keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
         devices: How many local devices share a batch; None is all GPUs, or one CPU.
 
     Returns:
@@ -88,6 +90,8 @@ def train(
     at_least("epochs", epochs, 1)
     if patience is not None:
         at_least("patience", patience, 1)
+    if keep_every is not None:
+        at_least("keep_every", keep_every, 1)
     folder = RunFolder(pathlib.Path(workdir), config)
     finished = folder.result()
     if finished is not None:
@@ -110,6 +114,7 @@ def train(
                 epochs=epochs,
                 folder=folder.path,
                 patience=patience,
+                keep_every=keep_every,
                 after_epoch=monitor.show,
             )
             loop.run()

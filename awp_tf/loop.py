@@ -1,5 +1,6 @@
 """Runs training steps under a tf.distribute strategy: epochs, validation, logs, exact resume."""
 
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,9 @@ from awp_tf.checkpoints import Checkpoints, Progress, save_network
 from awp_tf.checks import UserError
 from awp_tf.console import Clock, Console, epoch_line
 from awp_tf.data.pipeline import Batches
+from awp_tf.files import write_text
 from awp_tf.interrupt import Interrupt, Interrupted
+from awp_tf.run_folder import epoch_file
 from awp_tf.trainer import RobustTrainer
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
@@ -38,6 +41,7 @@ class Loop:
         epochs: int,
         folder: pathlib.Path,
         patience: int | None = None,
+        keep_every: int | None = None,
         after_epoch: Callable[[Board, int], None] = lambda board, step: None,
     ) -> None:
         """Prepares a run; call it inside the scope of the strategy that created trainer.
@@ -50,10 +54,11 @@ class Loop:
             epochs: How long.
             folder: Where checkpoints, best.keras, last.keras and tensorboard/ go.
             patience: Stop after this many epochs without a better validation robust accuracy.
+            keep_every: Also keep the network of every so many epochs, in epochs/.
             after_epoch: Adds to TensorBoard after each epoch.
         """
         self._trainer, self._batches, self._validate = trainer, batches, validate
-        self._epochs, self._folder, self._patience = epochs, folder, patience
+        self._epochs, self._folder, self._patience, self._keep_every = epochs, folder, patience, keep_every
         self._after_epoch = after_epoch
         self._strategy = tf.distribute.get_strategy()
         self._pending: list[dict[str, tf.Tensor]] = []
@@ -160,6 +165,12 @@ class Loop:
             progress.stopped = progress.epoch - progress.best_epoch >= self._patience
         if progress.epoch == self._epochs or progress.stopped:
             save_network(self._trainer.averaged.network, self._folder / "last.keras")
+        if self._keep_every is not None and progress.epoch % self._keep_every == 0:
+            kept = epoch_file(self._folder, progress.epoch)
+            kept.parent.mkdir(exist_ok=True)
+            save_network(self._trainer.averaged.network, kept)
+        progress.history.append({"epoch": progress.epoch, "step": progress.step, **values})
+        write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
         self._board.scalars(progress.step, values)
         self._after_epoch(self._board, progress.step)
         self._checkpoints.save()

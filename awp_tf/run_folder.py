@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 
 from awp_tf.board import Board
-from awp_tf.checkpoints import write_text
 from awp_tf.checks import UserError
+from awp_tf.files import write_text
 
 Result = dict[str, dict[str, float]]
 
@@ -75,6 +75,17 @@ class RunFolder:
     @property
     def _result_file(self) -> pathlib.Path:
         return self.path / "result.json"
+
+
+def epoch_file(folder: pathlib.Path, epoch: int) -> pathlib.Path:
+    """The network after an epoch (from 1), where a run keeps it."""
+    return folder / "epochs" / f"epoch-{epoch:04}.keras"
+
+
+def kept_epochs(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """The networks that a run kept, by epoch."""
+    files = sorted((folder / "epochs").glob("epoch-*.keras"))
+    return {int(file.stem.removeprefix("epoch-")): file for file in files}
 
 
 @contextlib.contextmanager

@@ -20,12 +20,15 @@ from awp_tf import (
     data,
     evaluation,
     experiment,
+    export,
+    landscape,
     methods,
     networks,
     perturbations,
     recipe,
     robustness,
     schedules,
+    study,
     threats,
 )
 from awp_tf.checks import UserError
@@ -47,7 +50,14 @@ _CONFIGURABLE = (
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
     *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
     *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train, robustness.Protocol),
+    *(landscape.Landscape, study.Study, export.Export, export.Limits),
 )
+
+# What a command wants, by what has to be bound.
+_FIRST = {
+    "train.recipe": "a recipe (try --gin_file=gin/trades_awp.gin)",
+    "Study.runs": "a study (try --gin_file=gin/studies/headline.gin)",
+}
 
 absl.flags.DEFINE_multi_string(
     "gin_file", [], "A configuration; may be repeated, later ones change earlier ones. Example: gin/trades_awp.gin"
@@ -64,12 +74,13 @@ def register() -> None:
             gin.external_configurable(thing, thing.__name__)
 
 
-def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
+def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.recipe") -> str:
     """Parses files, then bindings.
 
     Args:
         files: Paths, relative to here or to the project.
         bindings: Texts such as "EPOCHS=50".
+        root: What has to be bound for the files to be of the right kind.
 
     Returns:
         The resolved configuration, in a form that can be parsed again.
@@ -89,10 +100,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
         raise UserError(_explain(error, bindings)) from error
     text = gin.config_str(max_line_length=120)
-    if "train.recipe" not in text:
-        raise UserError(
-            "--gin_file: expected a recipe first; try --gin_file=gin/trades_awp.gin, then your other files."
-        )
+    if root not in text:
+        raise UserError(f"--gin_file: expected {_FIRST[root]} first, then your other files.")
     _check_macros(text, files, bindings)
     return str(text)
 

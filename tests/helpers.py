@@ -1,5 +1,7 @@
 """What several tests build."""
 
+import absl.flags
+import gin
 import keras
 import numpy as np
 import tensorflow as tf
@@ -57,3 +59,18 @@ def weights_of(network):
 def assert_same_weights(first, second, **tolerance):
     for one, other in zip(weights_of(first), weights_of(second), strict=True):
         np.testing.assert_allclose(one, other, **{"rtol": 0, "atol": 0, **tolerance})
+
+
+def run_command(command, *flags):
+    """A command of pipelines in this process, as if nothing had been run before."""
+    known = absl.flags.FLAGS
+    for name in list(known):
+        if known[name].present:
+            known[name].unparse()
+    gin.clear_config()
+    known([command.__name__, *flags])
+    try:
+        command.run([])
+    finally:
+        gin.clear_config()
+        known.unparse_flags()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer
 
-from awp_tf.checkpoints import Checkpoints, Progress, save_network, write_text
+from awp_tf.checkpoints import Checkpoints, Progress, save_network
 from awp_tf.checks import UserError
 
 
@@ -100,10 +100,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_network(network, path)
     assert path.read_bytes() == old
-
-
-def test_text_is_replaced_whole(tmp_path):
-    write_text(tmp_path / "a.txt", "one")
-    write_text(tmp_path / "a.txt", "two")
-    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "two"

@@ -102,7 +102,7 @@ def test_every_header_names_its_command_source_and_expectation():
         (["trades_awp"], ["TRADESS.beta=1"], r"'TRADESS'.* Did you mean 'TRADES'\?"),
         (["trades_awp"], ["AWP.gamma=%GAMA"], r"%GAMA: no file gives this macro a value"),
         (["trades_awp"], ["AWP.gamma="], r"Unable to parse value\. \(in --gin_bindings=AWP\.gamma=\)"),
-        (["digits"], [], r"expected a recipe first; try --gin_file=gin/trades_awp\.gin"),
+        (["digits"], [], r"expected a recipe \(try --gin_file=gin/trades_awp\.gin\) first"),
     ],
 )
 def test_typing_errors_name_the_place_and_the_nearest_name(files, bindings, message):

@@ -12,7 +12,7 @@ import absl.flags
 import gin
 import numpy as np
 import pytest
-from helpers import tiny_network, tiny_split
+from helpers import run_command, tiny_network, tiny_split
 
 import pipelines.evaluate as command
 from awp_tf.checks import UserError
@@ -42,12 +42,7 @@ def files(tmp_path_factory):
 
 
 def run(*flags):
-    """The command in this process."""
-    for name in list(FLAGS):
-        if FLAGS[name].present:
-            FLAGS[name].unparse()
-    FLAGS(["evaluate", *flags])
-    command.run([])
+    run_command(command, *flags)
 
 
 def given(files, out, *flags):

@@ -77,6 +77,31 @@ def test_second_derivatives_equal_a_difference_of_gradients(x, dtype, tolerance,
     np.testing.assert_allclose(product, difference, atol=tolerance * np.abs(product).max())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("mixed_bfloat16", 0.05)])
+def test_gradients_in_evaluation_mode_are_those_of_the_formula(x, dtype, tolerance, rng):
+    layer = made(dtype)
+    layer.moving_mean.assign([0.5, -1.0, 2.0])
+    layer.moving_variance.assign([4.0, 1.0, 0.25])
+    weight = rng.normal(size=x.shape)
+    inputs = tf.constant(x, layer.compute_dtype)
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(inputs)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = tf.reduce_sum(tf.cast(layer(inputs), tf.float64) * weight)
+        parameters = [inputs, layer.gamma.value, layer.beta.value]
+        dx, dgamma, dbeta = tape.gradient(value, parameters)
+        square = tf.reduce_sum(tf.cast(dx, tf.float64) ** 2)
+    inverse = 1 / np.sqrt(np.array([4.0, 1.0, 0.25]) + 1e-5)
+    gamma, mean = np.array([0.5, 1.0, 2.0]), np.array([0.5, -1.0, 2.0])
+    np.testing.assert_allclose(tf.cast(dx, tf.float64), weight * gamma * inverse, atol=tolerance * 10)
+    np.testing.assert_allclose(dgamma, (weight * (x - mean) * inverse).sum((0, 1, 2)), rtol=tolerance * 10)
+    np.testing.assert_allclose(dbeta, weight.sum((0, 1, 2)), rtol=tolerance * 10)
+    if dtype != "mixed_bfloat16":
+        second = 2 * gamma * (weight**2 * inverse**2).sum((0, 1, 2))
+        np.testing.assert_allclose(outer.gradient(square, parameters[1]), second, rtol=tolerance * 10)
+
+
 def test_normalize_stays_in_float32_under_a_16_bit_policy():
     layer = Normalize([0.5], [0.25], dtype="float32")
     x = tf.constant([[[[0.998]]], [[[1.0]]]])

@@ -1,4 +1,5 @@
 import itertools
+import json
 import signal
 
 import keras
@@ -12,6 +13,7 @@ from awp_tf.data import Batches, NoAugment, ordered
 from awp_tf.evaluation import Evaluator, Measurement
 from awp_tf.interrupt import Interrupted
 from awp_tf.loop import Loop
+from awp_tf.run_folder import kept_epochs
 
 BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
 
@@ -60,9 +62,26 @@ def uninterrupted(tmp_path_factory):
 
 def test_a_run_leaves_networks_checkpoints_and_curves(uninterrupted):
     folder, trainer, loop = uninterrupted
-    assert {f.name for f in folder.iterdir()} == {"best.keras", "last.keras", "checkpoints", "tensorboard"}
+    files = {"best.keras", "last.keras", "checkpoints", "history.json", "tensorboard"}
+    assert {f.name for f in folder.iterdir()} == files
     assert_same_weights(keras.models.load_model(folder / "last.keras"), trainer.network)
     assert (loop.progress.epoch, loop.progress.step) == (3, 9)
+
+
+def test_history_holds_what_was_measured_after_each_epoch(uninterrupted):
+    folder, _, loop = uninterrupted
+    history = json.loads((folder / "history.json").read_text())
+    assert [(epoch["epoch"], epoch["step"]) for epoch in history] == [(1, 3), (2, 6), (3, 9)]
+    assert max(epoch["validation/robust"] for epoch in history) == loop.progress.best
+
+
+def test_networks_of_epochs_are_kept_where_asked_for(tmp_path, uninterrupted):
+    loop, _ = make_loop(tmp_path, keep_every=2)
+    loop.run()
+    kept = kept_epochs(tmp_path)
+    assert list(kept) == [2]
+    assert_same_weights(keras.models.load_model(tmp_path / "last.keras"), uninterrupted[1].network)
+    assert kept_epochs(uninterrupted[0]) == {}
 
 
 def test_loop_and_fit_give_the_same_weights(uninterrupted):

@@ -1,12 +1,14 @@
-"""Times whole training steps: images per second, and peak memory.
+"""Times whole training steps: images per second, and peak memory; or an exported folder.
 
     python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=32,128
     python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
+    python -m tools.benchmark --serving=serving/x/1 --network=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 --against times a second recipe, and --reference the PyTorch step of a checkout of csdongxian/AWP
 (extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first in one run, and
-prints the ratio. Images are random: a step costs the same on any.
+prints the ratio. --serving times what pipelines.export wrote against the network's predict_on_batch.
+Images are random: a step costs the same on any.
 """
 
 import resource
@@ -19,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import _cli
-from tools import reference_step
+from tools import reference_step, serving_speed
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
@@ -27,6 +29,8 @@ _RUNS = absl.flags.DEFINE_integer("runs", 5, "Timed steps of each, taken in turn
 _SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, channels.")
 _CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes.", lower_bound=2)
 _AGAINST = absl.flags.DEFINE_multi_string("against", [], "Gin files of a second recipe.")
+_SERVING = absl.flags.DEFINE_string("serving", None, "The folder of an exported version.")
+_NETWORK = absl.flags.DEFINE_string("network", None, "With --serving: the .keras file that it was made from.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
 
 Step = Callable[[], float]
@@ -59,6 +63,11 @@ def run(argv: Sequence[str]) -> None:
     """Times every batch size and prints a line for each contender."""
     flags = absl.flags.FLAGS
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
+    if _SERVING.value:
+        if not _NETWORK.value:
+            raise _cli.UserError("--serving: expected --network with it, the .keras file that it was made from.")
+        print(serving_speed.compare(_SERVING.value, _NETWORK.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value))
+        return
     for size in map(int, _BATCH_SIZES.value):
         rng = np.random.default_rng(0)
         x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)

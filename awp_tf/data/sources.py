@@ -1,6 +1,7 @@
 """Where images come from. Every source is read whole into memory and checked before training."""
 
 import dataclasses
+import hashlib
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -34,6 +35,13 @@ class Split:
     def take(self, index: np.ndarray | slice) -> "Split":
         """The images at index."""
         return Split(self.images[index], self.labels[index])
+
+    def digest(self) -> str:
+        """SHA-256 of all images and labels."""
+        total = hashlib.sha256(f"{self.images.dtype} {self.images.shape}".encode())
+        total.update(np.ascontiguousarray(self.images).data)
+        total.update(np.ascontiguousarray(self.labels).data)
+        return total.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,5 +211,10 @@ def _decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
         image = tf.io.decode_image(tf.io.read_file(str(file)), channels=channels, expand_animations=False)
     except tf.errors.OpError as error:
         raise UserError(f"{file}: expected a PNG, JPEG, BMP or GIF image, which this is not.") from error
-    resized = tf.image.resize(image, (size, size), antialias=True)
-    return tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8).numpy()
+    return resized(image, size, size).numpy()
+
+
+def resized(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """A uint8 image [h, w, C] of any size as [height, width, C]: bilinear, antialiased, rounded."""
+    real = tf.image.resize(image, (height, width), antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(real, 0, 255)), tf.uint8)

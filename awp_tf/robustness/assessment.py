@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import pathlib
 import shutil
 import time
@@ -16,6 +15,7 @@ from awp_tf.attacks.search import misclassified
 from awp_tf.checks import UserError
 from awp_tf.data.pipeline import to_pixels
 from awp_tf.data.sources import Split
+from awp_tf.files import replacing
 from awp_tf.robustness.attack_pass import AttackPass, runs_of
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.robustness.ledger import CLEAN_ERROR, ROBUST, Ledger
@@ -79,9 +79,8 @@ class Assessment:
             robust = ~fooled[places]
             images[places[robust]] = x.numpy()[robust]
         images.flush()
-        part = path.with_name(f".{path.name}.part")
-        shutil.copyfile(self._file(name), part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            shutil.copyfile(self._file(name), part)
 
     def pixels(self, places: np.ndarray) -> tf.Tensor:
         """The clean images at places, in [0, 1]."""
@@ -177,9 +176,8 @@ class Assessment:
     def _opened(self, name: str) -> np.memmap:
         file, shape = self._file(name), (len(self.split), *self.classifier.shape)
         if not file.exists():
-            part = file.with_name(f".{file.name}.part")
-            np.lib.format.open_memmap(part, "w+", self.classifier.dtype, shape).flush()
-            os.replace(part, file)
+            with replacing(file) as part:
+                np.lib.format.open_memmap(part, "w+", self.classifier.dtype, shape).flush()
         return np.lib.format.open_memmap(file, "r+")
 
     def _file(self, name: str) -> pathlib.Path:

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from awp_tf import provenance
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.console import duration, table
-from awp_tf.robustness import provenance
 from awp_tf.robustness.protocol import Protocol
 from awp_tf.robustness.result import PartResult, gaps
 from awp_tf.robustness.sanity import Check, Curve

@@ -50,7 +50,7 @@ def load(path: str) -> Classifier:
     if place.is_dir() and (place / "saved_model.pb").is_file():
         return _saved_model(place)
     if place.is_file() and place.suffix == ".keras":
-        return of_keras(_keras_file(place), name=place.stem, digest=digest(place))
+        return of_keras(keras_file(place), name=place.stem, digest=digest(place))
     raise UserError(f"--network: expected a .keras file or the folder of a SavedModel, received {path!r}.")
 
 
@@ -87,7 +87,12 @@ def digest(path: pathlib.Path) -> str:
     return total.hexdigest()
 
 
-def _keras_file(path: pathlib.Path) -> keras.Model:
+def keras_file(path: pathlib.Path) -> keras.Model:
+    """Reads a .keras file in safe mode.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many kinds for foreign and damaged files

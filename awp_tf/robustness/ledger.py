@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import zipfile
 
 import numpy as np
 
 from awp_tf.checks import UserError
+from awp_tf.files import read_arrays, write_arrays
 
 ROBUST, CLEAN_ERROR = -1, -2
 
@@ -53,11 +52,8 @@ class Ledger:
     def save(self, path: pathlib.Path) -> None:
         """Writes it; path holds either the old state or the new one, never half of it."""
         place = {name: getattr(self, name) for name in ("cascade", "run", "position", "seconds")}
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as stream:
-            arrays = {name: getattr(self, name) for name in ("ranking", "fell", "rejected")}
-            np.savez(stream, allow_pickle=False, place=np.array(json.dumps(place)), **arrays)
-        os.replace(part, path)
+        arrays = {name: getattr(self, name) for name in ("ranking", "fell", "rejected")}
+        write_arrays(path, {"place": np.array(json.dumps(place)), **arrays})
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Ledger | None":
@@ -66,13 +62,13 @@ class Ledger:
         Raises:
             UserError: It cannot be read.
         """
-        if not path.exists():
+        data = read_arrays(path, "the state of an evaluation")
+        if data is None:
             return None
         try:
-            with np.load(path, allow_pickle=False) as data:
-                place = json.loads(str(data["place"]))
-                return cls(data["ranking"], data["fell"], rejected=data["rejected"], **place)
-        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            place = json.loads(str(data["place"]))
+            return cls(data["ranking"], data["fell"], rejected=data["rejected"], **place)
+        except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: expected the state of an evaluation, which this is not ({error}); "
                 "delete its folder to start over, or choose another."

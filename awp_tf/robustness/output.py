@@ -1,16 +1,14 @@
 """The files of a finished evaluation."""
 
-import json
-import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from awp_tf.board import Board
-from awp_tf.checkpoints import write_text
+from awp_tf.data.sources import evenly
+from awp_tf.files import write_arrays, write_bytes, write_text
 from awp_tf.robustness import pictures
 from awp_tf.robustness.assessment import Assessment
 from awp_tf.robustness.card import Card, markdown
@@ -31,13 +29,14 @@ def write(
     *,
     save_adversarial: bool,
 ) -> None:
-    """Everything; evaluation.json comes last and says that the rest is there."""
+    """Everything but evaluation.json, which comes last and says that the rest is there."""
     first = next(iter(parts))
     drawn = _drawn(card, subject, parts[first], results[first])
     for name, picture in drawn.items():
-        (path / f"evaluation_{name}.png").write_bytes(picture)
+        write_bytes(path / f"evaluation_{name}.png", picture)
     prefixes = {part: "" if part == first else f"{part}/" for part in parts}
-    _write_arrays(path, {k: v for part, result in results.items() for k, v in result.arrays(prefixes[part]).items()})
+    arrays = {k: v for part, result in results.items() for k, v in result.arrays(prefixes[part]).items()}
+    write_arrays(path / "evaluation.npz", arrays)
     write_text(path / "evaluation.md", markdown(card))
     _log(path, card, drawn)
     if save_adversarial:
@@ -45,19 +44,11 @@ def write(
             for name in results[part].robust:
                 file = adversarial_file(name, prefixes[part])
                 assessment.keep(name, results[part].fooled(name), path / file)
-    write_text(path / CARD, json.dumps(card, indent=2) + "\n")
 
 
 def adversarial_file(name: str, prefix: str = "") -> str:
     """What a cascade's adversarial images are called."""
     return f"adversarial_{prefix.replace('/', '_')}{name}.npy"
-
-
-def _write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    part = path / ".evaluation.npz.part"
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-    os.replace(part, path / "evaluation.npz")
 
 
 def _drawn(card: Card, subject: Subject, assessment: Assessment, result: PartResult) -> dict[str, bytes]:
@@ -75,7 +66,7 @@ def _drawn(card: Card, subject: Subject, assessment: Assessment, result: PartRes
     name = next((name for name in reversed(list(result.robust)) if result.fooled(name).any()), None)
     if name is not None:
         fooled = np.flatnonzero(result.fooled(name))
-        places = fooled[np.linspace(0, len(fooled) - 1, min(_SHOWN, len(fooled))).round().astype(int)]
+        places = fooled[evenly(len(fooled), _SHOWN)]
         adversarial = assessment.adversarial(name)[places]
         given = assessment.predictions(adversarial)
         names = subject.class_names or [str(k) for k in range(subject.classifier.classes)]

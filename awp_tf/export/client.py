@@ -1,0 +1,155 @@
+"""Asks a TF Serving server about images: over gRPC, or with JSON over REST; with a deadline and retries.
+
+Request and answer forms: TF Serving's PredictionService (predict.proto) and its REST API, "Predict".
+"""
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from awp_tf.checks import UserError
+from awp_tf.export.signatures import BYTES
+
+_FIRST_PAUSE = 0.1  # seconds before the second try; doubled each time
+
+
+class Prediction(NamedTuple):
+    """What a server says of one image.
+
+    Attributes:
+        class_id: The likeliest class.
+        class_name: Its name; "" where the server does not know it.
+        probability: Of that class, in 0..1.
+        logits: Of all classes.
+    """
+
+    class_id: int
+    class_name: str
+    probability: float
+    logits: list[float]
+
+
+class Unavailable(Exception):  # noqa: N818 (it is no error, yet)
+    """The server cannot answer now; another try may succeed."""
+
+
+class Transport(Protocol):
+    """One request."""
+
+    def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
+        """Asks once.
+
+        Args:
+            images: Encoded, PNG or JPEG.
+            seconds: Until the answer has to be there.
+
+        Raises:
+            Unavailable: No server, or it is overloaded or just starting.
+            UserError: The server refuses the request.
+        """
+        ...
+
+
+def ask(transport: Transport, images: Sequence[bytes], *, deadline: float = 10.0) -> list[Prediction]:
+    """Asks until there is an answer; waits a little longer before each new try.
+
+    Args:
+        transport: How.
+        images: Encoded, PNG or JPEG.
+        deadline: Seconds for everything, retries included.
+
+    Raises:
+        UserError: The server refuses the request, or does not answer in time.
+    """
+    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+    while True:
+        try:
+            return transport(images, end - time.monotonic())
+        except Unavailable as error:
+            if time.monotonic() + pause >= end:
+                raise UserError(f"expected an answer within {deadline:g} s, received none; {error}") from error
+        time.sleep(pause)
+        pause *= 2
+
+
+class Grpc:
+    """PredictionService.Predict with the signature serving_bytes."""
+
+    def __init__(self, address: str, model: str, version: int | None = None) -> None:
+        """Connects with the first request.
+
+        Args:
+            address: For instance localhost:8500.
+            model: The name it is served under.
+            version: None is the one that the server thinks best.
+        """
+        self._model, self._version = model, version
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(address))
+
+    def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
+        """See Transport."""
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self._model
+        request.model_spec.signature_name = BYTES
+        if self._version is not None:
+            request.model_spec.version.value = self._version
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
+        try:
+            answer = self._stub.Predict(request, timeout=max(seconds, 0.001))
+        except grpc.RpcError as error:
+            passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            text = f"{error.code().name}: {error.details()}"
+            raise (
+                Unavailable(text) if error.code() in passing else UserError(f"the server refuses: {text}")
+            ) from error
+        return _predictions({name: tf.make_ndarray(value) for name, value in answer.outputs.items()})
+
+
+class Rest:
+    """POST /v1/models/<model>:predict with base64 images."""
+
+    def __init__(self, address: str, model: str, version: int | None = None) -> None:
+        """See Grpc; the address is for instance localhost:8501."""
+        place = f"/versions/{version}" if version is not None else ""
+        self._url = f"http://{address}/v1/models/{model}{place}:predict"
+
+    def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
+        """See Transport."""
+        instances = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
+        body = json.dumps({"signature_name": BYTES, "instances": instances}).encode()
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=max(seconds, 0.001)) as answer:
+                rows = json.load(answer)["predictions"]
+        except urllib.error.HTTPError as error:
+            text = f"{error.code}: {error.read().decode(errors='replace')[:500]}"
+            raise (
+                Unavailable(text) if error.code in (429, 503) else UserError(f"the server refuses: {text}")
+            ) from error
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            raise Unavailable(str(error)) from error
+        return _predictions({name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())})
+
+
+TRANSPORTS: dict[str, Callable[..., Transport]] = {"grpc": Grpc, "rest": Rest}
+
+
+def _predictions(answer: dict[str, np.ndarray]) -> list[Prediction]:
+    """One for each row of what serving_bytes gives."""
+    ids = answer.get("class_ids", np.zeros(0, int))
+    names = [tf.compat.as_text(name) for name in answer["class_names"]] if "class_names" in answer else [""] * len(ids)
+    return [
+        Prediction(
+            int(k), names[row], float(answer["probabilities"][row][k]), [float(z) for z in answer["logits"][row]]
+        )
+        for row, k in enumerate(ids)
+    ]

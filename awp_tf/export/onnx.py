@@ -1,0 +1,65 @@
+"""The network as an ONNX file: uint8 images of any number to logits, probabilities and classes."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.checks import UserError
+from awp_tf.export.card import write_card
+from awp_tf.export.export import Product, checked_network
+from awp_tf.files import replacing
+
+OPSET = 18
+_TOLERANCE = 1e-5
+
+
+def export_onnx(product: Product, base: str) -> pathlib.Path:
+    """Writes <base>/<model>.onnx and its card, after comparing it with the network in ONNX Runtime.
+
+    Args:
+        product: What.
+        base: Where.
+
+    Raises:
+        UserError: The extra "onnx" is not installed, the file is there already, or it answers otherwise.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415
+        import tf2onnx  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(f"--format=onnx: expected the extra 'onnx' ({error}); pip install 'awp_tf[onnx]'.") from error
+    path = pathlib.Path(base) / f"{product.model}.onnx"
+    if path.exists():
+        raise UserError(f"{path}: is there already and is not overwritten; choose another --model or --output.")
+    network = checked_network(product)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")])
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = tf.cast(network(tf.cast(images, network.inputs[0].dtype) / 255, training=False), tf.float32)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": tf.argmax(logits, axis=-1)}
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        tf2onnx.convert.from_function(answer, opset=OPSET, output_path=str(part))
+        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+        found = _difference(session, network, product.images)
+        if not found <= _TOLERANCE:
+            part.unlink()
+            raise UserError(f"{path}: expected the answers of the network itself, received others ({found:.2g}).")
+    write_card(path.with_suffix(""), product, {"onnx": found})
+    return path
+
+
+def _difference(session: Any, network: keras.Model, images: np.ndarray) -> float:
+    """Largest difference of logits, relative to max(1, |logit|), at batch sizes 1 and N."""
+    expected = np.asarray(network(tf.cast(images, network.inputs[0].dtype) / 255, training=False), np.float32)
+    largest = 0.0
+    for count in (1, len(images)):
+        logits = session.run(["logits"], {"images": images[:count]})[0]
+        largest = max(
+            largest, float(np.max(np.abs(logits - expected[:count]) / np.maximum(1, np.abs(expected[:count]))))
+        )
+    return largest

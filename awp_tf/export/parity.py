@@ -1,0 +1,94 @@
+"""Does what was written answer as the network does? Asked in a fresh process, which knows only the files.
+
+    python -m awp_tf.export.parity SAVED_MODEL IMAGES.npz
+
+IMAGES.npz holds "images" (uint8) and the network's own "logits"; largest differences are printed as JSON.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.checks import UserError
+from awp_tf.export.signatures import BYTES, DEFAULT, FLOAT
+
+# Logits are of the order of 1 to 10. A network that computes in 16 bits may be fused in other ways.
+_TOLERANCE = {"float32": 1e-5, "float64": 1e-5}
+_TOLERANCE_16 = 2e-2
+
+
+def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarray) -> dict[str, float]:
+    """Compares every signature with the network, from a fresh process.
+
+    Args:
+        folder: Of the SavedModel.
+        network: From [0, 1] images to logits.
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        The largest difference by signature, relative to max(1, |logit|).
+
+    Raises:
+        UserError: One differs by more than rounding, or does not answer at all.
+    """
+    x = tf.cast(images, network.inputs[0].dtype) / 255
+    given = folder.with_name(".parity.npz")
+    try:
+        np.savez(given, images=images, logits=np.asarray(network(x, training=False), np.float64))
+        command = [sys.executable, "-m", "awp_tf.export.parity", str(folder), str(given)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        given.unlink(missing_ok=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{folder}: expected a SavedModel that loads and answers, but it fails: {reason}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    limit = _TOLERANCE.get(network.compute_dtype, _TOLERANCE_16)
+    for name, difference in found.items():
+        if not difference <= limit:
+            raise UserError(
+                f"{name}: expected the network's own answers, received others (a difference of {difference:.2g}, more "
+                f"than {limit:g}); nothing was exported."
+            )
+    return found
+
+
+def differences(folder: str, images: np.ndarray, logits: np.ndarray) -> Mapping[str, float]:
+    """Loads a SavedModel and asks each signature."""
+    loaded = tf.saved_model.load(folder)
+    inputs = {
+        DEFAULT: {"images": tf.constant(images)},
+        BYTES: {"image_bytes": tf.stack([tf.io.encode_png(image) for image in images])},
+        FLOAT: {"images": tf.cast(images, tf.float64) / 255},
+    }
+    found = {}
+    for name, function in loaded.signatures.items():
+        specs = function.structured_input_signature[1]
+        answer = function(
+            **{key: tf.cast(x, specs[key].dtype) if x.dtype != tf.string else x for key, x in inputs[name].items()}
+        )
+        found[name] = _difference(answer, logits)
+    return found
+
+
+def _difference(answer: Mapping[str, tf.Tensor], logits: np.ndarray) -> float:
+    """The largest, over everything a signature answers; infinite where classes or shapes are others."""
+    expected = {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
+    ids = answer["class_ids"].numpy()
+    if answer["logits"].shape != logits.shape or ids.shape != logits.shape[:1]:
+        return float("inf")
+    if not np.array_equal(ids, answer["logits"].numpy().argmax(axis=-1)):
+        return float("inf")
+    parts = [np.abs(answer[key].numpy() - value) / np.maximum(1, np.abs(value)) for key, value in expected.items()]
+    return float(max(part.max() for part in parts))
+
+
+if __name__ == "__main__":
+    with np.load(sys.argv[2], allow_pickle=False) as data:
+        print(json.dumps(differences(sys.argv[1], data["images"], data["logits"])))

@@ -1,0 +1,147 @@
+"""What a served network answers to: raw pixels, encoded images, floats."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from awp_tf.checks import UserError, at_least
+from awp_tf.data.sources import resized
+
+Answer = dict[str, tf.Tensor]
+
+DEFAULT, BYTES, FLOAT = "serving_default", "serving_bytes", "serving_float"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Which encoded images are decoded; what lies outside is an error before a pixel is read.
+
+    A small file can hold a picture of a gigabyte, so its header is looked at first.
+
+    Attributes:
+        smallest_side: Pixels; less can hardly be a picture of anything.
+        largest_side: Pixels; the decoded image takes largest_side^2 x channels bytes at most.
+        largest_file: Bytes of the encoded image.
+    """
+
+    smallest_side: int = 4
+    largest_side: int = 4096
+    largest_file: int = 20_000_000
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a limit makes no sense."""
+        for name in ("smallest_side", "largest_side", "largest_file"):
+            at_least(f"Limits.{name}", getattr(self, name), 1)
+        if self.smallest_side > self.largest_side:
+            raise UserError(f"Limits: expected smallest_side <= largest_side, received {self}.")
+
+
+class Served:
+    """A network with its signatures.
+
+    Attributes:
+        module: Tracks the network's variables and nothing else; what is saved.
+    """
+
+    def __init__(self, network: keras.Model, class_names: Sequence[str], limits: Limits) -> None:
+        """Nothing is traced yet.
+
+        Args:
+            network: Maps images [B, H, W, C] in [0, 1] to logits [B, K]; called in evaluation mode.
+            class_names: In the order of the logits; empty where unknown.
+            limits: For encoded images.
+        """
+        self._network, self._class_names, self._limits = network, list(class_names), limits
+        self._shape = tuple(network.input_shape[1:])
+        self._dtype = network.inputs[0].dtype
+        self.module = tf.Module()
+        self.module.weights = [variable.value for variable in network.variables]
+
+    def signatures(self, *, floats: bool) -> dict[str, Callable[..., Answer]]:
+        """Functions by signature name, each with its own kind of input.
+
+        Args:
+            floats: Whether there is one for floats in [0, 1], too.
+        """
+        pixels = tf.TensorSpec([None, *self._shape], tf.uint8, name="images")
+        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+        real = tf.TensorSpec([None, *self._shape], self._dtype, name="images")
+
+        @tf.function(input_signature=[pixels], autograph=False)
+        def serving_default(images: tf.Tensor) -> Answer:
+            return self._answer(images)
+
+        @tf.function(input_signature=[encoded], autograph=False)
+        def serving_bytes(image_bytes: tf.Tensor) -> Answer:
+            return self._answer(decoded(image_bytes, self._shape, self._limits))
+
+        @tf.function(input_signature=[real], autograph=False)
+        def serving_float(images: tf.Tensor) -> Answer:
+            inside = tf.reduce_all((images >= 0) & (images <= 1))
+            check = tf.debugging.Assert(inside, ["images: expected values in [0, 1], received others."])
+            with tf.control_dependencies([check]):
+                return self._answer(tf.identity(images))
+
+        found = {DEFAULT: serving_default, BYTES: serving_bytes}
+        return {**found, FLOAT: serving_float} if floats else found
+
+    def _answer(self, images: tf.Tensor) -> Answer:
+        """Logits and what follows from them, for uint8 or float images."""
+        # A placeholder's shape is not enforced when the graph runs; this is.
+        images = tf.ensure_shape(images, [None, *self._shape])
+        count = tf.shape(images)[0]
+        # Some kernels fail on no images at all: one of zeros takes their place and is cut off again.
+        images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        x = tf.cast(images, self._dtype) / 255 if images.dtype == tf.uint8 else images
+        logits = tf.cast(self._network(x, training=False), tf.float32)[:count]
+        ids = tf.argmax(logits, axis=-1)
+        answer = {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": ids}
+        if self._class_names:
+            answer["class_names"] = tf.gather(tf.constant(self._class_names), ids)
+        return {name: tf.identity(value, name=name) for name, value in answer.items()}
+
+
+def decoded(image_bytes: tf.Tensor, shape: Sequence[int], limits: Limits) -> tf.Tensor:
+    """Encoded images [B] as uint8 [B, H, W, C], resized as the data were that the network learnt from.
+
+    Args:
+        image_bytes: PNG or JPEG files; grey, colour or palette, transparency is dropped.
+        shape: (H, W, C) of the network; C is 1 or 3.
+        limits: What is refused.
+    """
+    height, width, channels = shape
+
+    def one(content: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies(_refuse(content, limits)):
+            content = tf.identity(content)
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+        image = tf.ensure_shape(image, [None, None, channels])
+        return tf.ensure_shape(resized(image, height, width), shape)
+
+    return tf.map_fn(one, image_bytes, fn_output_signature=tf.uint8)
+
+
+def _refuse(content: tf.Tensor, limits: Limits) -> list[tf.Operation]:
+    """Looks at a file's size, kind and header."""
+    small = tf.debugging.Assert(
+        tf.strings.length(content) <= limits.largest_file,
+        [f"image_bytes: expected at most {limits.largest_file} bytes, received", tf.strings.length(content)],
+    )
+    png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
+    known = tf.debugging.Assert(png | jpeg, ["image_bytes: expected a PNG or JPEG image, received something else."])
+    with tf.control_dependencies([small, known]):
+        size = tf.cond(png, lambda: _png_size(content), lambda: tf.io.extract_jpeg_shape(content)[:2])
+    inside = tf.reduce_all((size >= limits.smallest_side) & (size <= limits.largest_side))
+    message = f"image_bytes: expected sides of {limits.smallest_side} to {limits.largest_side} pixels, received (h, w)"
+    return [tf.debugging.Assert(inside, [message, size])]
+
+
+def _png_size(content: tf.Tensor) -> tf.Tensor:
+    """(Height, width) of the IHDR chunk, which comes first: two big-endian integers at byte 16."""
+    whole = tf.strings.length(content) >= 24
+    with tf.control_dependencies([tf.debugging.Assert(whole, ["image_bytes: expected a whole PNG image."])]):
+        size = tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False)
+    return tf.reverse(size, axis=[0])

@@ -1,0 +1,119 @@
+"""The adversarial loss of a network at any weights, over a set of images."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.attacks import Attack, Clean, untargeted
+from awp_tf.functional import bind, read
+from awp_tf.landscape.directions import Weights
+from awp_tf.losses import cross_entropy
+from awp_tf.random import EVALUATION, Seed, make_seed
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class Height(NamedTuple):
+    """What is found at one point.
+
+    Attributes:
+        loss: Mean adversarial loss.
+        accuracy: Robust accuracy, in 0..1.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class Passes:
+    """One network, its weights an argument: traced once, and no variable is written.
+
+    BatchNorm's statistics stay those of the network. A batch's noise depends on seed and the place of the
+    batch alone: it is the same at every point, so that curves are smooth, and the same as Evaluator's.
+
+    Attributes:
+        weights: Of the network as it is.
+    """
+
+    def __init__(self, network: keras.Model, attack: Attack, *, seed: int, loss: Loss = cross_entropy) -> None:
+        """Nothing is traced yet.
+
+        Args:
+            network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
+            attack: Finds the images at which the loss is taken, anew at every point.
+            seed: What the attack's noise depends on.
+            loss: Logits [B, K] and labels [B] to losses [B].
+        """
+        self.weights = read(network.trainable_variables)
+        self._network, self._attack, self._seed, self._loss = network, attack, seed, loss
+        self._state = read(network.non_trainable_variables)
+        weights = [tf.TensorSpec(w.shape, w.dtype) for w in self.weights]
+        images = tf.TensorSpec([None, *network.input_shape[1:]], network.inputs[0].dtype)
+        signature = [weights, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int64)]
+        self._measure = tf.function(self._measured, input_signature=signature, autograph=False)
+        self._ascend = tf.function(self._ascent, input_signature=signature, autograph=False)
+        self._craft = tf.function(self._crafted, input_signature=signature, autograph=False)
+
+    def height(self, weights: Weights, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> Height:
+        """The mean over images of the loss at weights, at images found by attacking the network there.
+
+        Args:
+            weights: In the order of the network's trainable variables.
+            batches: (images [B, H, W, C], labels [B]).
+            on_batch: Called after each batch; may raise.
+        """
+        loss, hits, total = 0.0, 0, 0
+        for index, (x, y) in enumerate(batches):
+            losses, right = self._measure(list(weights), x, y, self._key(index))
+            loss += float(np.sum(losses.numpy(), dtype=np.float64))
+            hits += int(np.sum(right))
+            total += len(y)
+            on_batch()
+        return Height(loss / total, hits / total)
+
+    def gradient(
+        self, weights: Weights, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None
+    ) -> list[tf.Tensor]:
+        """The gradient of height().loss in the weights, up to a factor."""
+        total = [tf.zeros_like(w) for w in weights]
+        for index, (x, y) in enumerate(batches):
+            part = self._ascend(list(weights), x, y, self._key(index))
+            total = [t + p for t, p in zip(total, part, strict=True)]
+            on_batch()
+        return total
+
+    def crafted(self, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> list[Batch]:
+        """The batches with images replaced by adversarial ones of the network as it is."""
+        result = []
+        for index, (x, y) in enumerate(batches):
+            result.append((self._craft(self.weights, x, y, self._key(index)), y))
+            on_batch()
+        return result
+
+    def without_attack(self) -> "Passes":
+        """The same network and loss at images as they are given."""
+        return Passes(self._network, Clean(), seed=self._seed, loss=self._loss)
+
+    def _key(self, index: int) -> tf.Tensor:
+        return make_seed(self._seed, EVALUATION, index).key
+
+    def _crafted(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        predict = bind(self._network, weights, self._state, training=False)
+        return self._attack(untargeted(predict, y), x, Seed(key))
+
+    def _measured(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = bind(self._network, weights, self._state, training=False)(self._crafted(weights, x, y, key))
+        return self._loss(logits, y), tf.argmax(logits, -1) == tf.cast(y, tf.int64)
+
+    def _ascent(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> list[tf.Tensor]:
+        adversarial = self._crafted(weights, x, y, key)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            logits = bind(self._network, weights, self._state, training=False)(adversarial)
+            loss = tf.reduce_sum(self._loss(logits, y))
+        gradients: list[tf.Tensor] = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return gradients

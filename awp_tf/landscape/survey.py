@@ -1,0 +1,146 @@
+"""Visits every point of a network's curves; goes on where it was interrupted."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from awp_tf.attacks import PGD, Attack
+from awp_tf.files import read_arrays, write_arrays
+from awp_tf.landscape.directions import Weights, awp_direction, moved, random_direction
+from awp_tf.landscape.passes import Batch, Height, Passes
+from awp_tf.landscape.settings import Curve, Landscape
+from awp_tf.random import WEIGHTS, make_seed
+
+Heights = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Survey:
+    """The landscape around one network.
+
+    Attributes:
+        passes: The network.
+        own: Images on which the loss is taken.
+        other: Images of the other split, for the robust generalisation gap.
+        settings: What is visited.
+        file: Holds what was found so far.
+        on_passes: Called with the number of passes that a batch has made, from several threads; may raise.
+        workers: How many points are visited side by side.
+    """
+
+    passes: Passes
+    own: Sequence[Batch]
+    other: Sequence[Batch]
+    settings: Landscape
+    file: pathlib.Path
+    on_passes: Callable[[int], None]
+    workers: int = 1
+
+    def run(self) -> Heights:
+        """For every curve, and for "start" and "other", an array [points, 2] of loss and accuracy."""
+        found = self._found()
+        for name, batches in (("start", self.own), ("other", self.other)):
+            if name not in found:
+                found[name] = np.array([self.passes.height(self.passes.weights, batches, self._attacked)])
+                write_arrays(self.file, found)
+        for curve in self.settings.curves:
+            heights = found.setdefault(curve.name, np.full([len(curve.coefficients), 2], np.nan))
+            # Nothing has moved there, and freshly crafted images are the fixed ones.
+            heights[~curve.coefficients.any(axis=1)] = found["start"]
+            if np.isnan(heights).any():
+                self._visit(curve, heights, lambda: write_arrays(self.file, found))
+        return found
+
+    def done(self) -> int:
+        """Passes of a batch that an earlier session has made, as counted by cost()."""
+        found, own = self._found(), len(self.own)
+        curves = [curve for curve in self.settings.curves if curve.name in found]
+        points = [~np.isnan(found[curve.name][:, 0]) & curve.coefficients.any(axis=1) for curve in curves]
+        made = [
+            passes_at(self.settings, curve) * own * int(done.sum()) for curve, done in zip(curves, points, strict=True)
+        ]
+        first = own * ("start" in found) + len(self.other) * ("other" in found)
+        return sum(made) + first * passes_at(self.settings)
+
+    def _attacked(self) -> None:
+        self.on_passes(passes_at(self.settings))
+
+    def _looked_at(self) -> None:
+        self.on_passes(1)
+
+    def _found(self) -> Heights:
+        return read_arrays(self.file, "the state of a landscape") or {}
+
+    def _visit(self, curve: Curve, heights: np.ndarray, save: Callable[[], None]) -> None:
+        """Fills in what is missing of a curve, several points at a time."""
+        directions = [self._direction(name) for name in curve.directions]
+        passes, batches, on_batch = self.passes, self.own, self._attacked
+        if curve.fixed:
+            passes, on_batch = self.passes.without_attack(), self._looked_at
+            batches = self.passes.crafted(self.own, self._attacked)
+
+        def visit(place: int) -> Height:
+            weights = moved(self.passes.weights, directions, curve.coefficients[place])
+            return passes.height(weights, batches, on_batch)
+
+        missing = np.flatnonzero(np.isnan(heights).any(axis=1))
+        with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
+            for first in range(0, len(missing), self.workers):
+                places = missing[first : first + self.workers]
+                heights[places] = list(pool.map(visit, places))
+                save()
+
+    def _direction(self, name: str) -> Weights:
+        if name == "awp":
+            return awp_direction(
+                self.passes.weights,
+                lambda weights: self.passes.gradient(weights, self.own, self._attacked),
+                make_seed(self.settings.seed, WEIGHTS),
+            )
+        return random_direction(self.passes.weights, make_seed(self.settings.seed, WEIGHTS, int(name.split()[1])))
+
+
+def passes_at(settings: Landscape, curve: Curve | None = None) -> int:
+    """Passes that a batch makes at a point of a curve, or at the weights themselves: the attack's, and one to look."""
+    fixed = curve is not None and curve.fixed
+    return 1 if fixed else (settings.attack.steps if isinstance(settings.attack, PGD) else 1) + 1
+
+
+def cost(settings: Landscape, own: int, other: int) -> int:
+    """Passes of a batch that a whole survey makes.
+
+    Args:
+        settings: What is visited.
+        own: Batches of the split on which the loss is taken.
+        other: Of the other.
+    """
+    curves = settings.curves
+    points = sum(passes_at(settings, curve) * int(curve.coefficients.any(axis=1).sum()) for curve in curves)
+    crafted = sum(curve.fixed or curve.directions == ("awp",) for curve in curves)
+    return own * (points + (1 + crafted) * passes_at(settings)) + other * passes_at(settings)
+
+
+def weight_landscape(
+    network: keras.Model, batches: Sequence[Batch], attack: Attack, *, alphas: Sequence[float], seed: int = 0
+) -> np.ndarray:
+    """g(alpha), the mean adversarial loss at w + alpha d along one random direction d.
+
+    Wu et al., NeurIPS 2020, section 3: adversarial images are found anew at every alpha.
+
+    Args:
+        network: Maps images [B, H, W, C] in [0, 1] to logits [B, K]; it is not changed.
+        batches: (images, labels).
+        attack: Finds the adversarial images.
+        alphas: Where, in units of the filters' own lengths.
+        seed: What direction and noise depend on.
+
+    Returns:
+        An array [len(alphas)].
+    """
+    passes = Passes(network, attack, seed=seed)
+    direction = random_direction(passes.weights, make_seed(seed, WEIGHTS, 1))
+    return np.array([passes.height(moved(passes.weights, [direction], [a]), batches).loss for a in alphas])

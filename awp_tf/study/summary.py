@@ -1,0 +1,164 @@
+"""Tables and figures over the records of a study."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.figure
+import numpy as np
+
+from awp_tf.console import duration, table
+from awp_tf.files import write_bytes, write_text
+from awp_tf.landscape.figures import PAGE, colour, figure_files, line_style
+from awp_tf.landscape.result import correlation
+from awp_tf.landscape.settings import SHARPNESS_AT
+from awp_tf.study.record import Record
+
+Groups = Mapping[str, Sequence[Record]]
+
+
+def write_report(records: Sequence[Record], folder: pathlib.Path, planned: int) -> str:
+    """Writes study.md and its figures; returns the text of the tables.
+
+    Args:
+        records: Of the runs that are finished, at least one.
+        folder: Where.
+        planned: How many runs there will be.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.label, []).append(record)
+    seconds = sum(sum(record.seconds.values()) for record in records)
+    text = "\n\n".join(
+        [
+            f"{len(records)} of {planned} runs, {duration(seconds)} of wall clock; of runs side by side each counts.",
+            "Mean ± standard error over seeds; PGD-20 on test images; best is the epoch with the highest robust "
+            "accuracy on validation images (early stopping), last the end of training.",
+            _accuracies(groups),
+            "Robust generalisation gap (training minus test images, PGD-20), and sharpness, the mean over directions:",
+            _flatness(groups),
+            _correlations(records),
+        ]
+    )
+    figures = {"curves": _curves, "best_and_last": _best_and_last, "sharpness_and_gap": _scatter}
+    for name, draw in figures.items():
+        for file, content in figure_files(f"study_{name}", lambda draw=draw: draw(groups)).items():  # type: ignore[misc]
+            write_bytes(folder / file, content)
+    pictures = "\n\n".join(f"![{name}](study_{name}.png)" for name in figures)
+    write_text(folder / "study.md", f"# Study\n\n{text}\n\n{pictures}\n")
+    return text
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """(Mean, standard error); the error is NaN for one value."""
+    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return float(np.mean(values)), float(error)
+
+
+def _accuracies(groups: Groups) -> str:
+    header = ["recipe", "seeds", "clean, best", "clean, last", "PGD-20, best", "PGD-20, last", "best - last"]
+    columns: list[Callable[[Record], float]] = [
+        lambda r: r.result["best"]["test_clean"],
+        lambda r: r.result["last"]["test_clean"],
+        lambda r: r.result["best"]["test_robust"],
+        lambda r: r.result["last"]["test_robust"],
+        lambda r: r.result["best"]["test_robust"] - r.result["last"]["test_robust"],
+    ]
+    return _rows(header, groups, [(column, 100.0, "{:.2f}") for column in columns])
+
+
+def _flatness(groups: Groups) -> str:
+    header = ["recipe", "seeds", "gap, best", "gap, last"]
+    columns: list[tuple[Callable[[Record], float], float, str]] = [
+        (lambda r: r.result["best"]["robust_gap"], 100.0, "{:.2f}"),
+        (lambda r: r.result["last"]["robust_gap"], 100.0, "{:.2f}"),
+    ]
+    for size in SHARPNESS_AT:
+        header.append(f"g({size:g}) - g(0), last")
+        columns.append((lambda r, size=size: r.sharpness("last", size), 1.0, "{:.3f}"))  # type: ignore[misc]
+    return _rows(header, groups, columns)
+
+
+def _rows(header: list[str], groups: Groups, columns: Sequence[tuple[Callable[[Record], float], float, str]]) -> str:
+    rows = []
+    for label, records in groups.items():
+        cells = []
+        for column, scale, form in columns:
+            mean, error = mean_and_error([scale * column(record) for record in records])
+            cells.append(form.format(mean) + (f" ± {form.format(error)}" if np.isfinite(error) else ""))
+        rows.append([label, str(len(records)), *cells])
+    return table(header, rows)
+
+
+def _correlations(records: Sequence[Record]) -> str:
+    networks = [network for record in records for network in record.networks]
+    gaps = [network["robust_gap"] for network in networks]
+    found = [
+        f"{correlation([network['sharpness'][f'{size:g}'][0] for network in networks], gaps):.2f} at {size:g}"
+        for size in SHARPNESS_AT
+    ]
+    return (
+        f"Correlation (Pearson) of sharpness with the robust gap under the landscape's attack, over all "
+        f"{len(networks)} networks (every run, every kept epoch): {', '.join(found)}."
+    )
+
+
+def _curves(groups: Groups) -> matplotlib.figure.Figure:
+    """Robust accuracy through training, on training and on validation images."""
+    figure = matplotlib.figure.Figure(figsize=(PAGE, 3.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for panel, part in zip(panels, ("train", "validation"), strict=True):
+        for number, (label, records) in enumerate(groups.items()):
+            curves = [[100 * epoch[f"{part}/robust"] for epoch in record.history] for record in records]
+            length = min(map(len, curves))
+            values = np.array([curve[:length] for curve in curves])
+            epochs, mean = np.arange(1, length + 1), values.mean(axis=0)
+            panel.plot(epochs, mean, label=label, **line_style(number, len(groups)))
+            if len(values) > 1:
+                panel.fill_between(
+                    *(epochs, values.min(axis=0), values.max(axis=0)),
+                    color=colour(number, len(groups)),
+                    alpha=0.15,
+                    linewidth=0,
+                )
+        panel.set(xlabel="epoch", title=f"{part} images")
+    panels[0].set_ylabel("robust accuracy, PGD-10 (%)")
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def _best_and_last(groups: Groups) -> matplotlib.figure.Figure:
+    """Robust test accuracy of the best and the last epoch; one dot a seed."""
+    figure = matplotlib.figure.Figure(figsize=(PAGE, 2.8), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(groups))
+    for shift, which, shade in ((-0.2, "best", "0.75"), (0.2, "last", "0.35")):
+        values = [[100 * record.result[which]["test_robust"] for record in records] for records in groups.values()]
+        axes.bar(places + shift, [np.mean(v) for v in values], 0.38, color=shade, label=f"{which} epoch")
+        for place, each in zip(places, values, strict=True):
+            axes.plot([place + shift] * len(each), each, "o", color="black", markersize=3)
+    lowest = min(
+        record.result[which]["test_robust"] for r in groups.values() for record in r for which in record.result
+    )
+    axes.set(ylabel="robust test accuracy, PGD-20 (%)", ylim=(max(0, 100 * lowest - 5), None))
+    axes.set_xticks(places, list(groups))
+    axes.legend(frameon=False, ncols=2)
+    return figure
+
+
+def _scatter(groups: Groups) -> matplotlib.figure.Figure:
+    """Every network: how sharp, how large a gap."""
+    figure = matplotlib.figure.Figure(figsize=(PAGE / 1.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for number, (label, records) in enumerate(groups.items()):
+        networks = [network for record in records for network in record.networks]
+        style = {**line_style(number, len(groups)), "linestyle": "", "markersize": 4}
+        style.pop("markevery")
+        axes.plot(
+            [network["sharpness"]["0.5"][0] for network in networks],
+            [100 * network["robust_gap"] for network in networks],
+            label=label,
+            **style,
+        )
+    axes.set(xlabel=r"sharpness $g(0.5) - g(0)$", ylabel="robust generalisation gap (points)")
+    axes.legend(frameon=False)
+    return figure

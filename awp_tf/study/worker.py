@@ -1,0 +1,72 @@
+"""Runs the commands of a trial as processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from awp_tf.checks import UserError
+from awp_tf.interrupt import Interrupt, Interrupted
+from awp_tf.study.plan import Trial
+
+
+class Worker:
+    """Trains one run at a time, on cores of its own."""
+
+    def __init__(self, runs: pathlib.Path, interrupt: Interrupt, cores: Sequence[int]) -> None:
+        """Nothing starts yet.
+
+        Args:
+            runs: Where run folders go.
+            interrupt: Asked every second whether to stop.
+            cores: Which CPU cores its processes may use.
+        """
+        self._runs, self._interrupt, self._cores = runs, interrupt, cores
+
+    def carry_out(self, trial: Trial, checkpoints: str) -> tuple[pathlib.Path, dict[str, float]]:
+        """(Folder of the run, seconds by command) once training and landscape are finished.
+
+        Raises:
+            UserError: A command failed; its log says why.
+            Interrupted: A signal came; it was passed on, and the commands have saved their state.
+        """
+        folder = self._runs / trial.name
+        commands = {
+            "train": ["pipelines.train", *trial.flags, f"--workdir={folder}"],
+            "landscape": ["pipelines.landscape", f"--workdir={folder}", f"--checkpoints={checkpoints}"],
+        }
+        return folder, {name: self._run(command, folder.with_suffix(".log")) for name, command in commands.items()}
+
+    def _run(self, command: Sequence[str], log: pathlib.Path) -> float:
+        start = time.perf_counter()
+        with log.open("a", encoding="utf-8") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            if hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(process.pid, self._cores)
+            try:
+                while process.poll() is None:
+                    self._interrupt.check()
+                    time.sleep(1)
+            except Interrupted as stop:
+                process.send_signal(stop.signum)
+                process.wait()
+                raise
+        if process.returncode:
+            raise UserError(f"{' '.join(command)}: failed with exit code {process.returncode}; see {log}.")
+        return time.perf_counter() - start
+
+
+def shares_of_cores(jobs: int) -> list[list[int]]:
+    """The CPU cores of this process, in as many equal parts.
+
+    Raises:
+        UserError: There are not so many.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if jobs > len(cores):
+        raise UserError(f"--jobs: expected at most the {len(cores)} CPU cores of this machine, received {jobs}.")
+    return [cores[index::jobs] for index in range(jobs)]

@@ -1,0 +1,76 @@
+"""Trains several recipes with several seeds, draws their landscapes, and collects tables and figures.
+
+    python -m tools.study --gin_file=gin/studies/headline.gin --output=docs/studies/headline --jobs=2
+
+Every run has a folder below --runs and, once finished, a record of its numbers in <output>/records; study.md
+and its figures are written anew after each. The same command goes on where it stopped; a run whose record is
+there is not repeated, even where its folder is gone. With --jobs=2 two runs at a time share the cores.
+"""
+
+import concurrent.futures
+import pathlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import absl.flags
+
+from awp_tf.checks import UserError, at_least
+from awp_tf.interrupt import Interrupt
+from awp_tf.run_folder import locked
+from awp_tf.study import Study, Trial, read_records, write_report
+from awp_tf.study.record import record_of, write_record
+from awp_tf.study.worker import Worker, shares_of_cores
+from pipelines import _cli
+
+absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
+_OUTPUT = absl.flags.DEFINE_string("output", None, "Where records, tables and figures go.", required=True)
+_RUNS = absl.flags.DEFINE_string("runs", "runs/study", "Where the runs themselves go; studies may share it.")
+_JOBS = absl.flags.DEFINE_integer("jobs", 1, "Runs at a time; each gets an equal share of the CPU cores.")
+
+_WRITING = threading.Lock()
+
+
+def run(argv: Sequence[str]) -> None:
+    """Carries out what has no record yet, and writes the report."""
+    flags = absl.flags.FLAGS
+    if not flags.gin_file:
+        raise UserError("--gin_file: expected a study, received none; try --gin_file=gin/studies/headline.gin.")
+    at_least("--jobs", _JOBS.value, 1)
+    _cli.parse(flags.gin_file, flags.gin_bindings, root="Study.runs")
+    study = _cli.call(Study)
+    output, runs = pathlib.Path(_OUTPUT.value), pathlib.Path(_RUNS.value)
+    records = output / "records"
+    missing = [trial for trial in study.trials if trial.name not in read_records(records, study)]
+    with locked(runs), Interrupt() as interrupt:
+        records.mkdir(parents=True, exist_ok=True)
+        workers = [Worker(runs, interrupt, cores) for cores in shares_of_cores(_JOBS.value)]
+        with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
+            # Each worker takes the next run as soon as it is free.
+            queue = iter(missing)
+            for _ in pool.map(lambda worker: _work(worker, queue, study, output), workers):
+                pass
+    print(_report(study, output))
+
+
+def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.Path) -> None:
+    for trial in queue:
+        print(f"{trial.name}: begins", flush=True)
+        folder, seconds = worker.carry_out(trial, study.checkpoints)
+        record = record_of(trial, folder, seconds)
+        last = record.result["last"]
+        with _WRITING:
+            print(
+                f"{trial.name}: PGD-20 {100 * last['test_robust']:.2f} %, gap {100 * last['robust_gap']:.2f}",
+                flush=True,
+            )
+            write_record(record, output / "records" / f"{trial.name}.json")
+            _report(study, output)
+
+
+def _report(study: Study, output: pathlib.Path) -> str:
+    found = read_records(output / "records", study)
+    return write_report(list(found.values()), output, len(study.trials))
+
+
+if __name__ == "__main__":
+    _cli.main(run)
