@@ -85,7 +85,15 @@ def test_nothing_to_do_is_refused():
         cascades("natural")
 
 
-def test_a_cpu_of_many_cores_is_shared_out(monkeypatch):
-    for cores, shares in ((1, 1), (2, 2), (64, 8), (None, 1)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        assert Protocol().shares == shares
+@pytest.mark.parametrize(
+    ("cores", "images", "shares"),
+    [(1, 32, 1), (1, 33, 2), (2, 32, 2), (2, 250, 8), (64, 250, 8), (None, 5, 1), (8, 3, 3)],
+)
+def test_a_batch_is_cut_into_small_shares_for_all_cores(cores, images, shares, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert Protocol().shares(images) == shares
+
+
+def test_a_gpu_takes_a_batch_whole(monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: ["GPU:0"])
+    assert Protocol().shares(250) == 1

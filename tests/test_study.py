@@ -178,4 +178,8 @@ def test_a_study_from_end_to_end_goes_on_where_it_was_stopped(tmp_path):
     written = (tmp_path / "out" / "study.md").stat().st_mtime
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "begins" not in again.stdout
+    command.append("--gin_bindings=Study.common=['gin/digits.gin']")
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert other.returncode == 2
+    assert "holds a run with another configuration" in other.stderr
     assert (tmp_path / "out" / "study.md").stat().st_mtime >= written

@@ -8,6 +8,7 @@ there is not repeated, even where its folder is gone. With --jobs=2 two runs at 
 """
 
 import concurrent.futures
+import hashlib
 import pathlib
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import absl.flags
 from awp_tf.checks import UserError, at_least
 from awp_tf.interrupt import Interrupt
 from awp_tf.run_folder import locked
-from awp_tf.study import Study, Trial, read_records, write_report
+from awp_tf.study import Record, Study, Trial, read_records, write_report
 from awp_tf.study.record import record_of, write_record
 from awp_tf.study.worker import Worker, shares_of_cores
 from pipelines import _cli
@@ -40,7 +41,11 @@ def run(argv: Sequence[str]) -> None:
     study = _cli.call(Study)
     output, runs = pathlib.Path(_OUTPUT.value), pathlib.Path(_RUNS.value)
     records = output / "records"
-    missing = [trial for trial in study.trials if trial.name not in read_records(records, study)]
+    known = read_records(records, study)
+    for trial in study.trials:
+        if trial.name in known:
+            _require_same(known[trial.name], trial, records)
+    missing = [trial for trial in study.trials if trial.name not in known]
     with locked(runs), Interrupt() as interrupt:
         records.mkdir(parents=True, exist_ok=True)
         workers = [Worker(runs, interrupt, cores) for cores in shares_of_cores(_JOBS.value)]
@@ -50,6 +55,18 @@ def run(argv: Sequence[str]) -> None:
             for _ in pool.map(lambda worker: _work(worker, queue, study, output), workers):
                 pass
     print(_report(study, output))
+
+
+def _require_same(record: Record, trial: Trial, records: pathlib.Path) -> None:
+    """A record of other settings than those of today would be mixed up with the others."""
+    files = [setting for setting in trial.settings if setting.endswith(".gin")]
+    bindings = [setting for setting in trial.settings if not setting.endswith(".gin")]
+    config = _cli.parse(files, [*bindings, f"SEED={trial.seed}"])
+    if record.config_sha256 != hashlib.sha256(config.encode()).hexdigest():
+        raise UserError(
+            f"{records / trial.name}.json: holds a run with another configuration; delete it to repeat the run, or "
+            "choose another --output."
+        )
 
 
 def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.Path) -> None:

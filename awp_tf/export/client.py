@@ -70,6 +70,8 @@ def ask(transport: Transport, images: Sequence[bytes], *, deadline: float = 10.0
     Raises:
         UserError: The server refuses the request, or does not answer in time.
     """
+    if not images:
+        return []
     end, pause = time.monotonic() + deadline, _FIRST_PAUSE
     while True:
         try:

@@ -27,7 +27,7 @@ from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Survey, cost, passes_at
 from awp_tf.output_folder import OutputFolder
 from awp_tf.robustness.classifier import digest, keras_file, of_keras
-from awp_tf.robustness.protocol import cpu_shares
+from awp_tf.robustness.protocol import cpu_workers
 from awp_tf.robustness.subject import Subject
 
 Content = dict[str, Any]
@@ -139,7 +139,7 @@ class _Meter:
         passes.height(passes.weights, [batch])  # traces
         start = time.perf_counter()
         passes.height(passes.weights, [batch])
-        seconds = (time.perf_counter() - start) / self._at_start * self._total / cpu_shares()
+        seconds = (time.perf_counter() - start) / self._at_start * self._total / cpu_workers()
         print(f"about {duration(seconds)} in all", flush=True)
         self._heartbeat = Heartbeat("landscape", self._total)
 
@@ -164,7 +164,7 @@ def _result(view: View, settings: Landscape, file: pathlib.Path, meter: _Meter) 
     dtype = network.inputs[0].dtype
     own, other = (list(ordered(split, settings.batch_size, dtype)) for split in _own_and_other(view, settings))
     passes = Passes(network, settings.attack, seed=settings.seed)
-    survey = Survey(passes, own, other, settings, file, meter.advance, cpu_shares())
+    survey = Survey(passes, own, other, settings, file, meter.advance, cpu_workers())
     meter.begin(passes, own[0])
     meter.skip(survey.done())
     result = Result(view.name, view.group, view.epoch, survey.run(), settings)

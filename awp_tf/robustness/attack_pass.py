@@ -18,7 +18,7 @@ from awp_tf.data.sources import Split
 from awp_tf.random import EVALUATION, make_seed
 from awp_tf.robustness.ledger import ROBUST, Ledger
 from awp_tf.robustness.progress import Progress
-from awp_tf.robustness.protocol import Protocol
+from awp_tf.robustness.protocol import Protocol, cpu_workers
 from awp_tf.robustness.runner import Outcome, Runner
 
 
@@ -97,8 +97,8 @@ class AttackPass:
     def _side_by_side(
         self, run: Run, places: np.ndarray, look: Callable[[float, int], None]
     ) -> list[tuple[Outcome, np.ndarray]]:
-        """The outcome of each share, with its places. On a CPU, threads use cores that one batch leaves idle."""
-        shares = [share for share in np.array_split(places, self.protocol.shares) if len(share)]
+        """The outcome of each share, with its places."""
+        shares = np.array_split(places, self.protocol.shares(len(places)))
         parts, left = [0.0] * len(shares), [len(share) for share in shares]
         # Noise depends on the attack's name, the target and the restart, not on what ran before.
         path = (EVALUATION, zlib.crc32(run.attack.encode()), run.target, run.restart)
@@ -111,7 +111,7 @@ class AttackPass:
 
             return self.runner(self._problem(shares[index], run.target), key, run.restart, on_look)
 
-        with concurrent.futures.ThreadPoolExecutor(len(shares)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(cpu_workers()) as pool:
             return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
 
     def _problem(self, places: np.ndarray, target: int) -> Problem:

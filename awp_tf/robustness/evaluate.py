@@ -82,7 +82,7 @@ def _fingerprint(subject: Subject, protocol: Protocol, cascades: Mapping[str, Ca
         "network": subject.classifier.digest,
         "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),
         "protocol": f"{protocol.threat!r}; seed {protocol.seed}; batches of {protocol.batch_size}; "
-        f"{protocol.check_examples} images checked; {protocol.shares} shares; {searches}",
+        f"{protocol.check_examples} images checked; {protocol.shares(protocol.batch_size)} shares; {searches}",
         "software": f"{provenance.versions()}, commit {provenance.commit()}",
     }
 

@@ -13,7 +13,8 @@ from awp_tf.checks import UserError, at_least, one_of, positive
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.threats import Linf, Threat
 
-_MOST_SHARES = 8
+_MOST_WORKERS = 8
+_SHARE = 32  # images that a core searches at a time: what of them is in the making should stay in its cache
 
 Item = str | Search | AutoAttack
 
@@ -59,10 +60,11 @@ class Protocol:
         """The splits, the one that is reported first coming first."""
         return ("test", "train") if self.splits == "both" else (self.splits,)
 
-    @property
-    def shares(self) -> int:
-        """Into how many parts a batch is cut, to be searched side by side; see cpu_shares."""
-        return cpu_shares()
+    def shares(self, images: int) -> int:
+        """Into how many parts a batch of so many images is cut, to be searched side by side and in turn."""
+        if tf.config.list_physical_devices("GPU"):
+            return 1
+        return min(images, cpu_workers() * -(-images // (cpu_workers() * _SHARE)))
 
     @property
     def expects_randomised(self) -> bool:
@@ -121,19 +123,19 @@ class Protocol:
         return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
 
 
-def cpu_shares() -> int:
-    """One for each of at most 8 CPU cores; with a GPU, one."""
-    return 1 if tf.config.list_physical_devices("GPU") else min(os.cpu_count() or 1, _MOST_SHARES)
+def cpu_workers() -> int:
+    """Threads that work side by side: one for each of at most 8 CPU cores; with a GPU, one."""
+    return 1 if tf.config.list_physical_devices("GPU") else min(os.cpu_count() or 1, _MOST_WORKERS)
 
 
 def prepare_cpu() -> None:
-    """Keeps each share's operations on cores of its own: two shares on a core each beat two on both.
+    """Keeps each worker's operations on cores of its own: two workers on a core each beat two on both.
 
     To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
     """
     if not tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-            tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // cpu_shares(), 1))
+            tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // cpu_workers(), 1))
 
 
 def _name(item: Item) -> str:
