@@ -31,7 +31,7 @@ Status Ask(const SavedModelBundle& bundle, const std::string& signature, const s
            const std::string& output, Tensor* answer) {
   const auto& definitions = bundle.GetSignatures();
   const auto found = definitions.find(signature);
-  if (found == definitions.end()) return tensorflow::errors::NotFound("no signature ", signature);
+  if (found == definitions.end()) return absl::NotFoundError("no signature " + signature);
   const auto& definition = found->second;
   std::vector<Tensor> outputs;
   Status status = bundle.session->Run({{definition.inputs().at(alias).name(), input}},
@@ -101,7 +101,7 @@ Status Replay(const SavedModelBundle& bundle, const std::string& record) {
   tensorflow::TensorProto proto;
   Tensor tensor, answer;
   if (!proto.ParseFromString(Field(input, 2)) || !tensor.FromProto(proto)) {
-    return tensorflow::errors::InvalidArgument("not a tensor");
+    return absl::InvalidArgumentError("not a tensor");
   }
   return Ask(bundle, signature, Field(input, 1), tensor, "logits", &answer);
 }

@@ -60,12 +60,12 @@ def test_the_cpp_loader_of_tensorflow_answers_as_python_does(product, tmp_path):
     flags = [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-std")]
     # Without --no-as-needed the linker drops the library that registers sessions.
     link = ["-Wl,--no-as-needed", f"-L{wheel}", *libraries, f"-Wl,-rpath,{wheel}"]
-    subprocess.run([COMPILER, "-std=c++17", "-O1", *flags, str(source), "-o", str(program), *link], check=True)
+    subprocess.run([COMPILER, "-w", "-std=c++17", "-O1", *flags, str(source), "-o", str(program), *link], check=True)
     sizes = ["20", "16", "3"]
     command = [str(program), str(folder), *sizes, *map(str, png_files(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = json.loads(done.stdout)
-    assert sorted(found["signatures"]) == ["serving_bytes", "serving_default"]
+    assert sorted(set(found["signatures"]) - {"__saved_model_init_op"}) == ["serving_bytes", "serving_default"]
     assert found["replayed"] == 4
     ramp = (np.arange(3 * 16 * 20 * 3) % 256).astype(np.uint8).reshape(3, 16, 20, 3)
     np.testing.assert_allclose(found["ramp"], logits_of(product, ramp).reshape(-1), atol=1e-5)

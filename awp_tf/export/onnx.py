@@ -36,14 +36,16 @@ def export_onnx(product: Product, base: str) -> pathlib.Path:
         raise UserError(f"{path}: is there already and is not overwritten; choose another --model or --output.")
     network = checked_network(product)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")])
+    spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
+
+    @tf.function(input_signature=[spec], autograph=False)
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = tf.cast(network(tf.cast(images, network.inputs[0].dtype) / 255, training=False), tf.float32)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": tf.argmax(logits, axis=-1)}
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        tf2onnx.convert.from_function(answer, opset=OPSET, output_path=str(part))
+        tf2onnx.convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(part))
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         found = _difference(session, network, product.images)
         if not found <= _TOLERANCE:

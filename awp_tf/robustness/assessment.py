@@ -57,10 +57,8 @@ class Assessment:
         Raises:
             UserError: The saved state cannot be read, or the network's logits are not finite.
         """
-        ledger = Ledger.load(self._state)
-        if ledger is None:
-            ledger = self._started()
-            ledger.save(self._state)
+        ledger = Ledger.load(self._state) or self._begun()
+        self._clean_pass(ledger)
         for index, (name, cascade) in enumerate(self.cascades.items()):
             if index == ledger.cascade:
                 self._attack(name, cascade, ledger)
@@ -96,21 +94,27 @@ class Assessment:
             places = np.arange(first, min(first + self.protocol.batch_size, len(self.split)))
             yield places, self.pixels(places)
 
-    def _started(self) -> Ledger:
-        """The clean pass: who is classified correctly, and which wrong classes come next."""
-        start, ranking, correct = time.perf_counter(), [], []
+    def _begun(self) -> Ledger:
+        """Nothing is known of any image yet."""
         likeliest = 1 + max(max(run.target for run in runs_of(cascade)) for cascade in self.cascades.values())
+        fell = np.full([len(self.cascades), len(self.split)], CLEAN_ERROR, np.int32)
+        return Ledger(np.zeros([len(self.split), likeliest], np.int32), fell)
+
+    def _clean_pass(self, ledger: Ledger) -> None:
+        """Who is classified correctly, and which wrong classes come next."""
         for places, x in self.batches():
+            if places[0] < ledger.clean:
+                continue
+            start = time.perf_counter()
             logits = self._logits(x)
             if not np.isfinite(logits).all():
                 raise UserError(f"{self.classifier.name}: expected finite logits, received NaN or infinity.")
-            ranking.append(tf.math.top_k(logits, likeliest).indices.numpy())
-            correct.append(~misclassified(logits, self.split.labels[places]).numpy())
+            ledger.ranking[places] = tf.math.top_k(logits, ledger.ranking.shape[1]).indices.numpy()
+            ledger.fell[:, places] = np.where(misclassified(logits, self.split.labels[places]), CLEAN_ERROR, ROBUST)
+            ledger.clean = int(places[-1]) + 1
+            ledger.spend("clean", time.perf_counter() - start)
+            ledger.save(self._state)
             self.on_look()
-        fell = np.where(np.concatenate(correct), ROBUST, CLEAN_ERROR).astype(np.int32)
-        ledger = Ledger(np.concatenate(ranking), np.tile(fell, (len(self.cascades), 1)))
-        ledger.spend("clean", time.perf_counter() - start)
-        return ledger
 
     def _attack(self, name: str, cascade: Cascade, ledger: Ledger) -> None:
         """Attack after attack; each is verified before the next begins, which gets what did not stand."""

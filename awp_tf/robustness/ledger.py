@@ -22,6 +22,7 @@ class Ledger:
             CLEAN_ERROR; [cascades, N].
         cascade, run, position: Where it goes on: which cascade, which of its runs, and how many of the
             images that this run began with are done.
+        clean: How many images the clean pass has looked at.
         seconds: Spent, by "cascade/attack".
         rejected: Whether an image was claimed to be fooled and did not stand the verification;
             [cascades, N].
@@ -32,6 +33,7 @@ class Ledger:
     cascade: int = 0
     run: int = 0
     position: int = 0
+    clean: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     rejected: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
@@ -51,7 +53,7 @@ class Ledger:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it; path holds either the old state or the new one, never half of it."""
-        place = {name: getattr(self, name) for name in ("cascade", "run", "position", "seconds")}
+        place = {name: getattr(self, name) for name in ("cascade", "run", "position", "clean", "seconds")}
         arrays = {name: getattr(self, name) for name in ("ranking", "fell", "rejected")}
         write_arrays(path, {"place": np.array(json.dumps(place)), **arrays})
 
