@@ -3,7 +3,7 @@
     python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=32,128
     python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
-    python -m tools.benchmark --serving=serving/x/1 --network=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
+    python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 --against times a second recipe, and --reference the PyTorch step of a checkout of csdongxian/AWP
 (extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first in one run, and
@@ -30,7 +30,7 @@ _SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, chan
 _CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes.", lower_bound=2)
 _AGAINST = absl.flags.DEFINE_multi_string("against", [], "Gin files of a second recipe.")
 _SERVING = absl.flags.DEFINE_string("serving", None, "The folder of an exported version.")
-_NETWORK = absl.flags.DEFINE_string("network", None, "With --serving: the .keras file that it was made from.")
+_KERAS = absl.flags.DEFINE_string("keras", None, "With --serving: the .keras file that it was made from.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
 
 Step = Callable[[], float]
@@ -64,9 +64,9 @@ def run(argv: Sequence[str]) -> None:
     flags = absl.flags.FLAGS
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     if _SERVING.value:
-        if not _NETWORK.value:
-            raise _cli.UserError("--serving: expected --network with it, the .keras file that it was made from.")
-        print(serving_speed.compare(_SERVING.value, _NETWORK.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value))
+        if not _KERAS.value:
+            raise _cli.UserError("--serving: expected --keras with it, the .keras file that it was made from.")
+        print(serving_speed.compare(_SERVING.value, _KERAS.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value))
         return
     for size in map(int, _BATCH_SIZES.value):
         rng = np.random.default_rng(0)
