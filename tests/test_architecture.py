@@ -57,6 +57,7 @@ TESTED_IN = {
     "output_folder": "test_evaluate",
     "settings": "test_survey",
     "draw": "test_landscape",
+    "figures": "test_landscape",
     "plan": "test_study",
     "record": "test_study",
     "summary": "test_study",

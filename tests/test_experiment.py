@@ -60,9 +60,18 @@ def finished(tmp_path_factory):
 
 def test_everything_is_where_it_is_said_to_be(finished):
     folder, result = finished
-    names = {".lock", "best.keras", "last.keras", "checkpoints", "config.gin", "result.json", "tensorboard"}
+    names = {
+        ".lock",
+        "best.keras",
+        "last.keras",
+        "checkpoints",
+        "config.gin",
+        "history.json",
+        "result.json",
+        "tensorboard",
+    }
     assert {f.name for f in folder.iterdir()} == names
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert json.loads((folder / "history.json", "result.json").read_text()) == result
 
 
 def test_the_report_is_what_evaluating_the_saved_network_gives(finished):

@@ -14,6 +14,8 @@ import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf.attacks.objectives import Predict
 from awp_tf.checks import UserError
 
+_MOST_CONSTANTS = 20_000_000  # parameters; a graph has to stay below 2 GB, and is written more than once
+
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
@@ -57,8 +59,7 @@ def load(path: str) -> Classifier:
 def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Classifier:
     """A Keras network that is in memory.
 
-    It is called as it is, not at frozen state, so that a layer which draws noise at evaluation draws
-    anew in every call, as it would in use.
+    A layer which draws noise at evaluation draws anew in every call, as it would in use.
 
     Raises:
         UserError: It does not map [B, H, W, C] to [B, K].
@@ -67,7 +68,7 @@ def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Class
     _require_classifier(name or network.name, inputs, outputs)
     return Classifier(
         name=network.name,
-        predict=_in_full_precision(lambda x: network(x, training=False), inputs[0].dtype),
+        predict=_in_full_precision(_evaluated(network), inputs[0].dtype),
         shape=tuple(inputs[0].shape[1:]),
         classes=int(outputs[0].shape[-1]),
         digest=digest or _digest_of(network),
@@ -130,6 +131,27 @@ def _saved_model(path: pathlib.Path) -> Classifier:
         dtype=_full(spec.dtype.name),
         parameters=parameters,
     )
+
+
+def _evaluated(network: keras.Model) -> Predict:
+    """The network in evaluation mode, its weights constants of the graph where that is possible.
+
+    A CPU's kernels keep constant weights in the order they like best, which makes passes about a tenth faster.
+    """
+    small = network.count_params() <= _MOST_CONSTANTS and not tf.config.list_physical_devices("GPU")
+    values = [(variable, np.asarray(variable)) for variable in network.variables] if small else []
+
+    def predict(x: tf.Tensor) -> tf.Tensor:
+        if tf.executing_eagerly() or not values:
+            return network(x, training=False)
+        constants = [(variable, tf.constant(value)) for variable, value in values]
+        with keras.StatelessScope(state_mapping=constants) as scope:
+            logits = network(x, training=False)
+        # Whatever changes its state in a call, as a source of noise does, has to be called as it is.
+        fixed = all(scope.get_current_value(variable) is constant for variable, constant in constants)
+        return logits if fixed else network(x, training=False)
+
+    return predict
 
 
 def _full(dtype: str) -> str:
