@@ -71,7 +71,7 @@ def test_everything_is_where_it_is_said_to_be(finished):
         "tensorboard",
     }
     assert {f.name for f in folder.iterdir()} == names
-    assert json.loads((folder / "history.json", "result.json").read_text()) == result
+    assert json.loads((folder / "result.json").read_text()) == result
 
 
 def test_the_report_is_what_evaluating_the_saved_network_gives(finished):
