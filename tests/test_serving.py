@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from helpers import run_command
 
+import pipelines.evaluate as evaluate_command
 import pipelines.export as command
 from awp_tf.checks import UserError
 from awp_tf.export import Export, Product, export, export_onnx
@@ -158,6 +159,20 @@ def test_a_finished_run_is_exported(run_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"--model_base_path={tmp_path}/serving/my_run" in printed
     assert "not evaluated" in printed
+
+
+@pytest.mark.slow
+def test_the_evaluation_of_a_run_goes_with_it(run_folder, tmp_path, capsys):
+    flags = [f"--output={run_folder}/evaluation", "--attacks=fgsm", "--max_examples=20", "--check_examples=5"]
+    run_command(evaluate_command, f"--workdir={run_folder}", *flags)
+    run_command(command, f"--workdir={run_folder}", f"--output={tmp_path}", "--model=rated")
+    assert "with its robustness card" in capsys.readouterr().out
+    card = json.loads((tmp_path / "rated" / "1" / "assets.extra" / "robustness_card.json").read_text())
+    assert card["evaluated"] is True
+    assert card["evaluation"]["accuracy"]["test"].keys() == {"clean", "fgsm/fgsm", "fgsm", "worst case"}
+    page = (tmp_path / "rated" / "1" / "assets.extra" / "robustness_card.md").read_text()
+    assert "# Robustness of my run" in page
+    assert card["export"]["network_sha256"] in page
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_trials_are_recipes_times_seeds_round_by_round():
         {"runs": {"AT": []}, "seeds": (0, 0)},
         {"runs": {"AT": []}, "seeds": (-1,)},
         {"runs": {"AT": []}, "checkpoints": "first"},
+        {"runs": {"AT": []}, "checkpoints": "best"},
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(settings):

@@ -42,7 +42,7 @@ class Study:
         runs: For each label the gin files and bindings of its recipe.
         common: Gin files and bindings for all, after a recipe's own.
         seeds: Every recipe is run with each.
-        checkpoints: The networks whose landscapes are drawn: best, last, epochs; by commas.
+        checkpoints: The networks whose landscapes are drawn, by commas: last; and best, epochs.
     """
 
     runs: Mapping[str, Sequence[str]]
@@ -56,6 +56,8 @@ class Study:
             at_least("Study.seeds", seed, 0)
         for kind in self.checkpoints.split(","):
             one_of("Study.checkpoints", kind, ("best", "last", "epochs"))
+        if "last" not in self.checkpoints.split(","):
+            raise UserError(f"Study.checkpoints: expected last among them, received {self.checkpoints!r}.")
         names = [trial.name for trial in self.trials]
         if not names or len(set(names)) < len(names):
             raise UserError(

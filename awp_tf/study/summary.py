@@ -39,7 +39,9 @@ def write_report(records: Sequence[Record], folder: pathlib.Path, planned: int) 
             _correlations(records),
         ]
     )
-    figures = {"curves": _curves, "best_and_last": _best_and_last, "sharpness_and_gap": _scatter}
+    figures = {"curves": _curves, "best_and_last": _best_and_last}
+    if 0.5 in _sizes(records):
+        figures["sharpness_and_gap"] = _scatter
     for name, draw in figures.items():
         for file, content in figure_files(f"study_{name}", lambda draw=draw: draw(groups)).items():  # type: ignore[misc]
             write_bytes(folder / file, content)
@@ -72,10 +74,16 @@ def _flatness(groups: Groups) -> str:
         (lambda r: r.result["best"]["robust_gap"], 100.0, "{:.2f}"),
         (lambda r: r.result["last"]["robust_gap"], 100.0, "{:.2f}"),
     ]
-    for size in SHARPNESS_AT:
+    for size in _sizes([record for records in groups.values() for record in records]):
         header.append(f"g({size:g}) - g(0), last")
         columns.append((lambda r, size=size: r.sharpness("last", size), 1.0, "{:.3f}"))  # type: ignore[misc]
     return _rows(header, groups, columns)
+
+
+def _sizes(records: Sequence[Record]) -> list[float]:
+    """Where the sharpness of every network was read off."""
+    networks = [network for record in records for network in record.networks]
+    return [size for size in SHARPNESS_AT if all(f"{size:g}" in network["sharpness"] for network in networks)]
 
 
 def _rows(header: list[str], groups: Groups, columns: Sequence[tuple[Callable[[Record], float], float, str]]) -> str:
@@ -94,7 +102,7 @@ def _correlations(records: Sequence[Record]) -> str:
     gaps = [network["robust_gap"] for network in networks]
     found = [
         f"{correlation([network['sharpness'][f'{size:g}'][0] for network in networks], gaps):.2f} at {size:g}"
-        for size in SHARPNESS_AT
+        for size in _sizes(records)
     ]
     return (
         f"Correlation (Pearson) of sharpness with the robust gap under the landscape's attack, over all "
