@@ -119,10 +119,12 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
         raise UserError("--gin_file, --gin_bindings: expected them with --workdir only.")
     settings = _changed(Landscape(attack=PGD(threats.parse(_flags.THREAT.value or "linf:8/255"))))
     views = []
+    stems = [pathlib.Path(name).stem for name in names]
     for name in names:
         path = pathlib.Path(name)
+        label = path.stem if stems.count(path.stem) == 1 else name
         splits = named(_flags.DATA.value, ("train", "test"), robustness.load(name).shape).splits
-        views.append(View(path.stem, path, splits["train"], splits["test"], _flags.DATA.value, path.stem))
+        views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
     return views, settings, ""
 
 

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from helpers import tiny_network
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 from awp_tf.checks import UserError
 from awp_tf.export import Export, Limits, Product, export, read_card
@@ -208,7 +210,9 @@ def test_what_was_exported_is_written_down_with_how_robust_it_is(exported, keras
 
 def test_examples_of_a_servers_configuration(exported):
     base = exported.parent.parent
-    assert 'base_path: "/models/net"' in (base / "models.config").read_text()
+    servers = text_format.Parse((base / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    listed = [(model.name, model.base_path, model.model_platform) for model in servers.model_config_list.config]
+    assert listed == [("net", "/models/net", "tensorflow")]
     assert "allowed_batch_sizes { value: 5 }" in (base / "batching_parameters.txt").read_text()
     assert "prometheus" in (base / "monitoring.config").read_text()
     assert {path.name for path in base.iterdir()} == {
