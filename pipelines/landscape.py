@@ -122,7 +122,7 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
     stems = [pathlib.Path(name).stem for name in names]
     for name in names:
         path = pathlib.Path(name)
-        label = path.stem if stems.count(path.stem) == 1 else name
+        label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
         splits = named(_flags.DATA.value, ("train", "test"), robustness.load(name).shape).splits
         views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
     return views, settings, ""
