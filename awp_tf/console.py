@@ -42,14 +42,15 @@ class Console:
 
 
 def epoch_line(epoch: int, epochs: int, values: Mapping[str, float], *, remaining: float, best: bool) -> str:
-    """One epoch in one line; accuracies are clean / robust."""
-    train, held_out = (
-        f"{100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f}" for part in ("train", "validation")
+    """One epoch in one line; accuracies, where they were measured, are clean / robust."""
+    measured = "".join(
+        f"{part} {100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f} %  "
+        for part in ("train", "validation")
+        if f"{part}/clean" in values
     )
     return (
-        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  train {train} %  "
-        f"validation {held_out} %  {values['speed/images_per_second']:.0f} images/s  "
-        f"{duration(remaining)} left{'  best' if best else ''}"
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  {measured}"
+        f"{values['speed/images_per_second']:.0f} images/s  {duration(remaining)} left{'  best' if best else ''}"
     )
 
 

@@ -1,19 +1,20 @@
 """Accuracy of a network under a set of attacks, and the robust generalisation gap."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 import tensorflow as tf
 
-from awp_tf.attacks import PGD, Attack, Clean, untargeted
+from awp_tf.attacks import PGD, Attack, untargeted
 from awp_tf.checks import at_least
 from awp_tf.data.pipeline import ordered
 from awp_tf.data.sources import Split, spread
 from awp_tf.functional import frozen
-from awp_tf.random import EVALUATION, Seed, make_seed
+from awp_tf.random import EVALUATION, ImageSeeds, make_seed
 
 Batch = tuple[tf.Tensor, tf.Tensor]
+Rows = tuple[int, list[tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Measurement:
     @property
     def attacks(self) -> dict[str, Attack]:
         """What is measured."""
-        return {"clean": Clean(), "robust": self.attack}
+        return {"robust": self.attack}
 
     def subset(self, split: Split) -> Split:
         """The images measured: spread evenly over the split, always the same."""
@@ -53,57 +54,85 @@ class Measurement:
 class Evaluator:
     """Measures one network again and again; compiled once.
 
-    The network is in evaluation mode and is not changed. A batch's noise depends on seed and the
-    place of the batch alone, so two calls give the same numbers.
+    The network is in evaluation mode and is not changed. Only images that it classifies correctly are attacked:
+    the others are not robust, whatever an attack makes of them. An image's noise depends on seed and the place
+    of the image alone, so two calls give the same numbers, in batches of any size.
     """
 
-    def __init__(
-        self, network: keras.Model, attacks: Mapping[str, Attack], *, seed: int = 0, xla: bool = False
-    ) -> None:
+    def __init__(self, network: keras.Model, attacks: Mapping[str, Attack], *, seed: int = 0) -> None:
         """Prepares the attacks, each of which maximises the cross-entropy.
 
         Args:
             network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
-            attacks: Names to attacks; Clean() gives the accuracy on clean images.
+            attacks: Names to attacks.
             seed: What the attacks' noise depends on.
-            xla: Compile with XLA.
         """
         self._network = network
         self._attacks = dict(attacks)
-        self._seed = seed
-        shape, dtype = network.input_shape, network.inputs[0].dtype
-        signature = [tf.TensorSpec(shape, dtype), tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int64)]
-        self._count = tf.function(self._hits, input_signature=signature, jit_compile=xla, autograph=False)
+        self._key = make_seed(seed, EVALUATION).key
+        images, labels = tf.TensorSpec(network.input_shape, network.inputs[0].dtype), tf.TensorSpec([None], tf.int32)
+        self._right = tf.function(self._rightly, input_signature=[images, labels], autograph=False)
+        signature = [images, labels, tf.TensorSpec([None], tf.int64)]
+        self._withstood = tf.function(self._unfooled, input_signature=signature, autograph=False)
 
     def __call__(
         self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None
     ) -> dict[str, float]:
-        """Accuracy in 0..1 under each attack.
+        """Accuracy in 0..1, "clean" and under each attack: of all images, those that are right before and after it.
 
         Args:
             batches: (images [B, H, W, C], labels [B]).
             on_batch: Called with the number of images after each batch, for progress; may raise.
         """
-        correct, total = dict.fromkeys(self._attacks, 0), 0
-        for index, (x, y) in enumerate(batches):
-            hits = self._count(x, y, make_seed(self._seed, EVALUATION, index).key)
-            correct = {name: correct[name] + int(hits[name]) for name in correct}
-            total += len(y)
-            on_batch(len(y))
-        return {name: count / total for name, count in correct.items()}
+        total, right = 0, dict.fromkeys(("clean", *self._attacks), 0)
 
-    def _hits(self, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
+        def classified() -> Iterator[Rows]:
+            nonlocal total
+            for x, y in batches:
+                rightly = self._right(x, y)
+                image = tf.range(total, total + len(y), dtype=tf.int64)
+                yield len(y), [tf.boolean_mask(part, rightly) for part in (x, y, image)]
+                total += len(y)
+                on_batch(len(y))
+
+        for rows in _refilled(classified()):
+            right["clean"] += len(rows[0])
+            for name, count in self._withstood(*rows).items():
+                right[name] += int(count)
+        return {name: count / total for name, count in right.items()}
+
+    def _rightly(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Which images are classified correctly, [B]."""
+        return tf.argmax(frozen(self._network)(x), -1) == tf.cast(y, tf.int64)
+
+    def _unfooled(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """How many images are classified correctly under each attack."""
-        predict = frozen(self._network)
-        adversarial = {name: attack(untargeted(predict, y), x, Seed(key)) for name, attack in self._attacks.items()}
-        right = {name: tf.argmax(predict(z), -1) == tf.cast(y, tf.int64) for name, z in adversarial.items()}
+        problem, seeds = untargeted(frozen(self._network), y), ImageSeeds(self._key, image)
+        right = {name: self._rightly(attack(problem, x, seeds), y) for name, attack in self._attacks.items()}
         return {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in right.items()}
+
+
+def _refilled(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
+    """The rows of all parts in whole batches: sizes that change all the time are slow on a GPU, small ones everywhere.
+
+    Args:
+        parts: Size of a batch, and what is left of one.
+    """
+    size, waiting = 0, []
+    for whole, part in parts:
+        size = max(size, whole)
+        waiting = [tf.concat(pair, 0) for pair in zip(waiting, part, strict=True)] if waiting else part
+        if len(waiting[0]) >= size:
+            yield [rows[:size] for rows in waiting]
+            waiting = [rows[size:] for rows in waiting]
+    if waiting and len(waiting[0]):
+        yield waiting
 
 
 def evaluate(
     network: keras.Model, batches: Iterable[Batch], attacks: Mapping[str, Attack], *, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy in 0..1 under each attack; see Evaluator."""
+    """Accuracy in 0..1, "clean" and under each attack; see Evaluator."""
     return Evaluator(network, attacks, seed=seed)(batches)
 
 

@@ -61,6 +61,7 @@ def train(
     config: str,
     validation: Measurement = Measurement(),
     test: Measurement = Measurement(),
+    validate_every: int = 1,
     patience: int | None = None,
     keep_every: int | None = None,
     devices: int | None = None,
@@ -74,8 +75,9 @@ def train(
         seed: What initial weights, order, augmentation and attacks depend on.
         workdir: The run's folder.
         config: The resolved configuration as text; a folder belongs to one.
-        validation: Measured after every epoch, on validation and training images.
+        validation: Measured on validation and training images.
         test: Measured once at the end, on test and training images.
+        validate_every: Measure that after every so many epochs, and after the last.
         patience: Stop after this many epochs without a better validation robust accuracy.
         keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
         devices: How many local devices share a batch; None is all GPUs, or one CPU.
@@ -88,6 +90,7 @@ def train(
         Interrupted: A signal came; the same call goes on from there.
     """
     at_least("epochs", epochs, 1)
+    at_least("validate_every", validate_every, 1)
     if patience is not None:
         at_least("patience", patience, 1)
     if keep_every is not None:
@@ -113,6 +116,7 @@ def train(
                 monitor.measure,
                 epochs=epochs,
                 folder=folder.path,
+                validate_every=validate_every,
                 patience=patience,
                 keep_every=keep_every,
                 after_epoch=monitor.show,

@@ -40,6 +40,7 @@ class Loop:
         *,
         epochs: int,
         folder: pathlib.Path,
+        validate_every: int = 1,
         patience: int | None = None,
         keep_every: int | None = None,
         after_epoch: Callable[[Board, int], None] = lambda board, step: None,
@@ -53,12 +54,14 @@ class Loop:
                 ("clean", "robust"); calls its argument after every batch.
             epochs: How long.
             folder: Where checkpoints, best.keras, last.keras and tensorboard/ go.
+            validate_every: Measure after every so many epochs, and after the last.
             patience: Stop after this many epochs without a better validation robust accuracy.
             keep_every: Also keep the network of every so many epochs, in epochs/.
             after_epoch: Adds to TensorBoard after each epoch.
         """
         self._trainer, self._batches, self._validate = trainer, batches, validate
-        self._epochs, self._folder, self._patience, self._keep_every = epochs, folder, patience, keep_every
+        self._epochs, self._folder, self._patience = epochs, folder, patience
+        self._validate_every, self._keep_every = validate_every, keep_every
         self._after_epoch = after_epoch
         self._strategy = tf.distribute.get_strategy()
         self._pending: list[dict[str, tf.Tensor]] = []
@@ -106,7 +109,7 @@ class Loop:
                 interrupt.check()
             self._fetch()
             self._clock.pause()
-            self._finish_epoch(self._validate(lambda images: interrupt.check()))
+            self._finish_epoch(lambda: self._validate(lambda images: interrupt.check()))
             self._clock.resume()
 
     def _distributed_data(self) -> Any:
@@ -150,29 +153,30 @@ class Loop:
                 f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
             )
 
-    def _finish_epoch(self, values: dict[str, float]) -> None:
+    def _finish_epoch(self, measure: Callable[[], dict[str, float]]) -> None:
         """Logs, keeps the best network, saves the state."""
-        progress = self.progress
-        steps = progress.sums.pop("steps")
-        values["train/epoch_loss"] = progress.sums["loss"] / steps
-        progress.sums = {}
-        progress.epoch += 1
-        better = values["validation/robust"] > progress.best
+        progress, epoch = self.progress, self.progress.epoch + 1
+        due = epoch % self._validate_every == 0 or epoch == self._epochs
+        values = measure() if due else {}  # may be interrupted: nothing has been changed so far
+        values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
+        progress.sums, progress.epoch = {}, epoch
+        better = values.get("validation/robust", -1.0) > progress.best
         if better:
-            progress.best, progress.best_epoch = values["validation/robust"], progress.epoch
+            progress.best, progress.best_epoch = values["validation/robust"], epoch
             save_network(self._trainer.averaged.network, self._folder / "best.keras")
-        if self._patience is not None:
-            progress.stopped = progress.epoch - progress.best_epoch >= self._patience
-        if progress.epoch == self._epochs or progress.stopped:
+        if self._patience is not None and due:
+            progress.stopped = epoch - progress.best_epoch >= self._patience
+        if epoch == self._epochs or progress.stopped:
             save_network(self._trainer.averaged.network, self._folder / "last.keras")
-        if self._keep_every is not None and progress.epoch % self._keep_every == 0:
-            kept = epoch_file(self._folder, progress.epoch)
+        if self._keep_every is not None and epoch % self._keep_every == 0:
+            kept = epoch_file(self._folder, epoch)
             kept.parent.mkdir(exist_ok=True)
             save_network(self._trainer.averaged.network, kept)
-        progress.history.append({"epoch": progress.epoch, "step": progress.step, **values})
+        progress.history.append({"epoch": epoch, "step": progress.step, **values})
         write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
         self._board.scalars(progress.step, values)
-        self._after_epoch(self._board, progress.step)
+        if due:
+            self._after_epoch(self._board, progress.step)
         self._checkpoints.save()
         self._print_epoch(values, better)
 

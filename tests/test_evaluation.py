@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tiny_network, tiny_split, weights_of
 
-from awp_tf.attacks import FGSM, PGD, Clean, untargeted
+from awp_tf.attacks import FGSM, PGD, untargeted
 from awp_tf.checks import UserError
 from awp_tf.data import ordered
 from awp_tf.evaluation import Evaluator, Measurement, craft, evaluate, robust_gap
@@ -11,7 +13,7 @@ from awp_tf.functional import frozen
 from awp_tf.random import make_seed
 from awp_tf.threats import Linf
 
-ATTACKS = {"clean": Clean(), "fgsm": FGSM(Linf(0.2)), "pgd": PGD(Linf(0.2), steps=5)}
+ATTACKS = {"fgsm": FGSM(Linf(0.2)), "pgd": PGD(Linf(0.2), steps=5)}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def test_accuracies_are_counted_over_all_images(network):
     assert found["clean"] == pytest.approx(right.mean())
     x_adv = FGSM(Linf(0.2))(untargeted(frozen(network), split.labels), tf.constant(split.images), make_seed(0))
     fooled = np.argmax(frozen(network)(x_adv), 1) == split.labels
-    assert found["fgsm"] == pytest.approx(fooled.mean())
+    assert found["fgsm"] == pytest.approx((right & fooled).mean())
     assert found["pgd"] <= found["clean"]
 
 
@@ -42,11 +44,39 @@ def test_the_same_seed_gives_the_same_numbers_and_the_network_stays_as_it_was(ne
 def test_one_trace_serves_the_smaller_last_batch_too(network):
     evaluator = Evaluator(network, ATTACKS)
     evaluator(ordered(tiny_split(37), 10))
-    assert evaluator._count.experimental_get_tracing_count() == 1
+    assert evaluator._right.experimental_get_tracing_count() == 1
+    assert evaluator._withstood.experimental_get_tracing_count() == 1
+
+
+def test_numbers_do_not_depend_on_the_size_of_batches(network):
+    attacks = {"pgd": PGD(Linf(0.15), steps=3, relative_step_size=0.1)}  # the random start matters
+    first, second = (evaluate(network, ordered(tiny_split(60), size), attacks) for size in (7, 60))
+    assert first == second
+    assert 0 < first["pgd"] < first["clean"]
+
+
+def test_only_images_that_are_right_are_attacked_and_in_whole_batches(network):
+    split, sizes = tiny_split(60), []
+    right = np.argmax(frozen(network)(tf.constant(split.images)), 1) == split.labels
+
+    def attack(objective, x, seed, start=None):
+        tf.py_function(lambda size: sizes.append(int(size)), [tf.shape(x)[0]], [])
+        return x
+
+    found = evaluate(network, ordered(split, 8), {"none": attack})
+    assert found["none"] == found["clean"] == right.mean()
+    assert sum(sizes) == right.sum() > 8
+    assert set(sizes[:-1]) == {8}
+
+
+def test_a_network_that_is_never_right_withstands_nothing(network):
+    split = tiny_split(20)
+    wrong = dataclasses.replace(split, labels=(np.argmax(frozen(network)(split.images), 1) + 1).astype(np.int32) % 4)
+    assert evaluate(network, ordered(wrong, 8), ATTACKS) == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0}
 
 
 def test_it_follows_the_weights(network):
-    evaluator, batches = Evaluator(network, {"clean": Clean()}), ordered(tiny_split(40), 20)
+    evaluator, batches = Evaluator(network, {}), ordered(tiny_split(40), 20)
     first, saved = evaluator(batches), network.get_weights()
     network.set_weights([np.zeros_like(w) for w in saved])
     zeros = evaluator(batches)["clean"]
@@ -57,7 +87,7 @@ def test_it_follows_the_weights(network):
 
 def test_progress_is_reported_and_may_stop_it(network):
     seen = []
-    Evaluator(network, {"clean": Clean()})(ordered(tiny_split(25), 10), seen.append)
+    Evaluator(network, {})(ordered(tiny_split(25), 10), seen.append)
     assert seen == [10, 10, 5]
 
 

@@ -36,7 +36,7 @@ def recipe(**settings):
     return Recipe(**{"network": network, "method": AT(), "attack": ATTACK, "learning_rate": Constant(0.05), **settings})
 
 
-def run(folder, *, epochs=2, seed=0, config="c", data=None, test=MEASURE, patience=None, devices=1, **settings):
+def run(folder, *, epochs=2, seed=0, config="c", data=None, test=MEASURE, devices=1, validate_every=1, patience=None, **settings):
     data = data or Data(source, batch_size=16, validation=12)
     return train(
         recipe=recipe(perturbation=AWP(0.01), **settings),
@@ -47,6 +47,7 @@ def run(folder, *, epochs=2, seed=0, config="c", data=None, test=MEASURE, patien
         config=config,
         validation=MEASURE,
         test=test,
+        validate_every=validate_every,
         patience=patience,
         devices=devices,
     )
@@ -133,6 +134,7 @@ def test_two_devices_train_as_one_does(tmp_path):
         ({"data": Data(source, validation=60)}, "validation: expected between 1 and 59 of 60 images"),
         ({"data": Data(source, validation=12, limit=0)}, r"Data\.limit"),
         ({"epochs": 0}, "epochs: expected a whole number >= 1"),
+        ({"validate_every": 0}, "validate_every: expected a whole number >= 1"),
         ({"patience": 0}, "patience: expected a whole number >= 1"),
     ],
 )

@@ -133,6 +133,23 @@ def test_best_is_the_epoch_with_the_highest_validation_robust_accuracy(tmp_path)
     assert (loop.progress.best, loop.progress.best_epoch) == (0.5, 2)
 
 
+def test_measures_every_so_many_epochs_and_the_last(tmp_path, capsys):
+    loop, _ = make_loop(tmp_path, epochs=5, validate=fixed(0.5, 0.4, 0.3), validate_every=2)
+    loop.run()
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [epoch.get("validation/robust") for epoch in history] == [None, 0.5, None, 0.4, 0.3]
+    assert (loop.progress.best, loop.progress.best_epoch) == (0.5, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert ["validation" in line for line in lines] == [False, True, False, True, True]
+
+
+def test_patience_counts_epochs_also_where_not_each_is_measured(tmp_path):
+    loop, _ = make_loop(tmp_path, epochs=9, validate=fixed(0.5, 0.4, 0.3), validate_every=2, patience=3)
+    loop.run()
+    assert loop.progress.epoch == 6
+    assert (tmp_path / "last.keras").exists()
+
+
 def test_patience_stops_early_and_keeps_the_last_network(tmp_path, capsys):
     loop, _ = make_loop(tmp_path, epochs=9, validate=fixed(0.3, 0.5, 0.4, 0.4, 0.4), patience=2)
     loop.run()

@@ -32,6 +32,7 @@ def forget():
 def record(label="AT", seed=0, last=0.3, sharp=1.0):
     robust = {"test_clean": 0.6, "test_robust": 0.4, "train_robust": 0.5, "robust_gap": 0.1}
     epochs = [{"epoch": n, "train/robust": 0.1 * n, "validation/robust": 0.1} for n in (1, 2)]
+    epochs.append({"epoch": 3, "train/epoch_loss": 1.0})  # not measured
     rises = {"0.25": [sharp / 4, 0.1], "0.5": [sharp / 2, 0.1], "1": [sharp, 0.1]}
     networks = [
         {"name": name, "run": "x", "epoch": None, "robust_gap": sharp / 10, "sharpness": rises}

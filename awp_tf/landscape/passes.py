@@ -1,6 +1,6 @@
 """The adversarial loss of a network at any weights, over a set of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ from awp_tf.attacks import Attack, Clean, untargeted
 from awp_tf.functional import bind, read
 from awp_tf.landscape.directions import Weights
 from awp_tf.losses import cross_entropy
-from awp_tf.random import EVALUATION, Seed, make_seed
+from awp_tf.random import EVALUATION, ImageSeeds, make_seed
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -22,7 +22,7 @@ class Height(NamedTuple):
 
     Attributes:
         loss: Mean adversarial loss.
-        accuracy: Robust accuracy, in 0..1.
+        accuracy: Robust accuracy, in 0..1: of images that are right before and after the attack, as in Evaluator.
     """
 
     loss: float
@@ -32,8 +32,8 @@ class Height(NamedTuple):
 class Passes:
     """One network, its weights an argument: traced once, and no variable is written.
 
-    BatchNorm's statistics stay those of the network. A batch's noise depends on seed and the place of the
-    batch alone: it is the same at every point, so that curves are smooth, and the same as Evaluator's.
+    BatchNorm's statistics stay those of the network. An image's noise depends on seed and the place of the
+    image alone: it is the same at every point, so that curves are smooth, and the same as Evaluator's.
 
     Attributes:
         weights: Of the network as it is.
@@ -50,10 +50,11 @@ class Passes:
         """
         self.weights = read(network.trainable_variables)
         self._network, self._attack, self._seed, self._loss = network, attack, seed, loss
+        self._key = make_seed(seed, EVALUATION).key
         self._state = read(network.non_trainable_variables)
         weights = [tf.TensorSpec(w.shape, w.dtype) for w in self.weights]
         images = tf.TensorSpec([None, *network.input_shape[1:]], network.inputs[0].dtype)
-        signature = [weights, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int64)]
+        signature = [weights, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)]
         self._measure = tf.function(self._measured, input_signature=signature, autograph=False)
         self._ascend = tf.function(self._ascent, input_signature=signature, autograph=False)
         self._craft = tf.function(self._crafted, input_signature=signature, autograph=False)
@@ -67,8 +68,8 @@ class Passes:
             on_batch: Called after each batch; may raise.
         """
         loss, hits, total = 0.0, 0, 0
-        for index, (x, y) in enumerate(batches):
-            losses, right = self._measure(list(weights), x, y, self._key(index))
+        for x, y, image in _numbered(batches):
+            losses, right = self._measure(list(weights), x, y, image)
             loss += float(np.sum(losses.numpy(), dtype=np.float64))
             hits += int(np.sum(right))
             total += len(y)
@@ -80,8 +81,8 @@ class Passes:
     ) -> list[tf.Tensor]:
         """The gradient of height().loss in the weights, up to a factor."""
         total = [tf.zeros_like(w) for w in weights]
-        for index, (x, y) in enumerate(batches):
-            part = self._ascend(list(weights), x, y, self._key(index))
+        for x, y, image in _numbered(batches):
+            part = self._ascend(list(weights), x, y, image)
             total = [t + p for t, p in zip(total, part, strict=True)]
             on_batch()
         return total
@@ -89,8 +90,8 @@ class Passes:
     def crafted(self, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> list[Batch]:
         """The batches with images replaced by adversarial ones of the network as it is."""
         result = []
-        for index, (x, y) in enumerate(batches):
-            result.append((self._craft(self.weights, x, y, self._key(index)), y))
+        for x, y, image in _numbered(batches):
+            result.append((self._craft(self.weights, x, y, image), y))
             on_batch()
         return result
 
@@ -98,22 +99,29 @@ class Passes:
         """The same network and loss at images as they are given."""
         return Passes(self._network, Clean(), seed=self._seed, loss=self._loss)
 
-    def _key(self, index: int) -> tf.Tensor:
-        return make_seed(self._seed, EVALUATION, index).key
-
-    def _crafted(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    def _crafted(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         predict = bind(self._network, weights, self._state, training=False)
-        return self._attack(untargeted(predict, y), x, Seed(key))
+        return self._attack(untargeted(predict, y), x, ImageSeeds(self._key, image))
 
-    def _measured(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = bind(self._network, weights, self._state, training=False)(self._crafted(weights, x, y, key))
-        return self._loss(logits, y), tf.argmax(logits, -1) == tf.cast(y, tf.int64)
+    def _measured(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        predict = bind(self._network, weights, self._state, training=False)
+        logits, labels = predict(self._crafted(weights, x, y, image)), tf.cast(y, tf.int64)
+        right = (tf.argmax(predict(x), -1) == labels) & (tf.argmax(logits, -1) == labels)
+        return self._loss(logits, y), right
 
-    def _ascent(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> list[tf.Tensor]:
-        adversarial = self._crafted(weights, x, y, key)
+    def _ascent(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
+        adversarial = self._crafted(weights, x, y, image)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = bind(self._network, weights, self._state, training=False)(adversarial)
             loss = tf.reduce_sum(self._loss(logits, y))
         gradients: list[tf.Tensor] = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradients
+
+
+def _numbered(batches: Sequence[Batch]) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """The batches, each with the places of its images among all, [B]."""
+    first = 0
+    for x, y in batches:
+        yield x, y, tf.range(first, first + len(y), dtype=tf.int64)
+        first += len(y)

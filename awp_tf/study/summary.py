@@ -115,12 +115,14 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(PAGE, 3.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for panel, part in zip(panels, ("train", "validation"), strict=True):
+        name = f"{part}/robust"
         for number, (label, records) in enumerate(groups.items()):
-            curves = [[100 * epoch[f"{part}/robust"] for epoch in record.history] for record in records]
-            length = min(map(len, curves))
-            values = np.array([curve[:length] for curve in curves])
-            epochs, mean = np.arange(1, length + 1), values.mean(axis=0)
-            panel.plot(epochs, mean, label=label, **line_style(number, len(groups)))
+            curves = [
+                {epoch["epoch"]: 100 * epoch[name] for epoch in record.history if name in epoch} for record in records
+            ]
+            epochs = sorted(set.intersection(*map(set, curves)))
+            values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+            panel.plot(epochs, values.mean(axis=0), label=label, **line_style(number, len(groups)))
             if len(values) > 1:
                 panel.fill_between(
                     *(epochs, values.min(axis=0), values.max(axis=0)),
