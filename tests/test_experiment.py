@@ -36,7 +36,19 @@ def recipe(**settings):
     return Recipe(**{"network": network, "method": AT(), "attack": ATTACK, "learning_rate": Constant(0.05), **settings})
 
 
-def run(folder, *, epochs=2, seed=0, config="c", data=None, test=MEASURE, devices=1, validate_every=1, patience=None, **settings):
+def run(
+    folder,
+    *,
+    epochs=2,
+    seed=0,
+    config="c",
+    data=None,
+    test=MEASURE,
+    devices=1,
+    validate_every=1,
+    patience=None,
+    **settings,
+):
     data = data or Data(source, batch_size=16, validation=12)
     return train(
         recipe=recipe(perturbation=AWP(0.01), **settings),
