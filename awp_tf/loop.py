@@ -109,7 +109,7 @@ class Loop:
                 interrupt.check()
             self._fetch()
             self._clock.pause()
-            self._finish_epoch(lambda: self._validate(lambda images: interrupt.check()))
+            self._finish_epoch(self._measured(interrupt))
             self._clock.resume()
 
     def _distributed_data(self) -> Any:
@@ -153,18 +153,23 @@ class Loop:
                 f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
             )
 
-    def _finish_epoch(self, measure: Callable[[], dict[str, float]]) -> None:
+    def _measured(self, interrupt: Interrupt) -> dict[str, float]:
+        """Accuracies of the network as it stands, where they are due."""
+        epoch = self.progress.epoch + 1
+        if epoch % self._validate_every and epoch != self._epochs:
+            return {}
+        return self._validate(lambda images: interrupt.check())
+
+    def _finish_epoch(self, values: dict[str, float]) -> None:
         """Logs, keeps the best network, saves the state."""
-        progress, epoch = self.progress, self.progress.epoch + 1
-        due = epoch % self._validate_every == 0 or epoch == self._epochs
-        values = measure() if due else {}  # may be interrupted: nothing has been changed so far
+        progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
         progress.sums, progress.epoch = {}, epoch
-        better = values.get("validation/robust", -1.0) > progress.best
+        better = measured and values["validation/robust"] > progress.best
         if better:
             progress.best, progress.best_epoch = values["validation/robust"], epoch
             save_network(self._trainer.averaged.network, self._folder / "best.keras")
-        if self._patience is not None and due:
+        if self._patience is not None and measured:
             progress.stopped = epoch - progress.best_epoch >= self._patience
         if epoch == self._epochs or progress.stopped:
             save_network(self._trainer.averaged.network, self._folder / "last.keras")
@@ -175,7 +180,7 @@ class Loop:
         progress.history.append({"epoch": epoch, "step": progress.step, **values})
         write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
         self._board.scalars(progress.step, values)
-        if due:
+        if measured:
             self._after_epoch(self._board, progress.step)
         self._checkpoints.save()
         self._print_epoch(values, better)
