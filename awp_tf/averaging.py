@@ -50,7 +50,6 @@ class EMA:
         self._decay = decay
         self.network = keras.models.clone_model(network)
         self.network.set_weights(network.get_weights())
-        self.network.trainable = False
 
     def update(self, step: tf.Tensor) -> None:
         """See Averaging."""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -63,7 +64,9 @@ class Checkpoints:
         self._checkpoint.write(str(self._folder / f"step-{self._progress.step}"))
         kept = {f"step-{step}" for step in self._steps()[:2]}
         for file in self._folder.glob("step-*"):
-            if file.name.split(".")[0] not in kept:
+            if file.is_dir():  # TensorFlow was killed while it wrote there
+                shutil.rmtree(file)
+            elif file.name.split(".")[0] not in kept:
                 file.unlink()
 
     def restore(self) -> bool:

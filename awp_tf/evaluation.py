@@ -118,7 +118,8 @@ def _refilled(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
     Args:
         parts: Size of a batch, and what is left of one.
     """
-    size, waiting = 0, []
+    size = 0
+    waiting: list[tf.Tensor] = []
     for whole, part in parts:
         size = max(size, whole)
         waiting = [tf.concat(pair, 0) for pair in zip(waiting, part, strict=True)] if waiting else part

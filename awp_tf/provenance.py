@@ -25,10 +25,17 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of this code, marked where files were changed since; None outside a git checkout."""
-    git = ["git", "-C", str(pathlib.Path(awp_tf.__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The newest commit that changed this code, marked where files were changed since; None outside a git checkout."""
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
+        newest = _git("log", "-1", "--format=%H")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return f"{newest}-dirty" if newest and changed else newest or None
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the code; documents and records may change without changing a number."""
+    line = ["git", *arguments, "--", "awp_tf", "pipelines", "tools", "gin"]
+    root = pathlib.Path(awp_tf.__file__).parent.parent
+    return subprocess.run(line, cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

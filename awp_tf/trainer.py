@@ -106,8 +106,9 @@ class RobustTrainer(keras.Model):
         x, y = batch
         predict = frozen(self.network)
         x_adv = self.attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
-        for metric, images in ((self._clean_accuracy, x), (self._robust_accuracy, x_adv)):
-            metric.update_state(tf.cast(tf.argmax(predict(images), -1) == tf.cast(y, tf.int64), tf.float32))
+        before, after = (tf.argmax(predict(images), -1) == tf.cast(y, tf.int64) for images in (x, x_adv))
+        for metric, right in ((self._clean_accuracy, before), (self._robust_accuracy, before & after)):
+            metric.update_state(tf.cast(right, tf.float32))
         return {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
 
     def _search(

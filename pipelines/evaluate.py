@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from awp_tf import robustness, threats
+from awp_tf import cpu, robustness, threats
 from awp_tf.checks import UserError
 from awp_tf.data.named import named
 from awp_tf.robustness import Classifier, Protocol, Subject
@@ -40,7 +40,7 @@ _STRICT = absl.flags.DEFINE_bool("strict", False, "Exit with code 1 where a chec
 
 def run(argv: Sequence[str]) -> None:
     """Reads the network and the data, evaluates, prints the table."""
-    robustness.prepare_cpu()
+    cpu.prepare()
     prepare = _given_network if _flags.NETWORK.value and not absl.flags.FLAGS.gin_file else _finished_run
     subject, protocol, output = prepare()
     card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from awp_tf import robustness, threats
+from awp_tf import cpu, robustness, threats
 from awp_tf.attacks import PGD
 from awp_tf.checks import UserError
 from awp_tf.data.named import named
@@ -39,12 +39,12 @@ _SPLIT = absl.flags.DEFINE_enum("split", None, ["train", "test"], "On which imag
 
 def run(argv: Sequence[str]) -> None:
     """Reads networks and data, draws, prints the table."""
-    robustness.prepare_cpu()
+    cpu.prepare()
     runs, networks = _several(_flags.WORKDIR.value), _several(_flags.NETWORK.value)
     if bool(runs) == bool(networks):
         raise UserError("expected either --workdir (of a run) or --network and --data; see --help.")
     views, settings, config = _of_runs(runs) if runs else _of_networks(networks)
-    draw(views, settings, _flags.OUTPUT.value or _default_output(runs, networks), config=config)
+    draw(views, settings, _flags.OUTPUT.value or _default_output(runs, views), config=config)
 
 
 def _of_runs(folders: Sequence[str]) -> tuple[list[View], Landscape, str]:
@@ -76,9 +76,14 @@ def _of_runs(folders: Sequence[str]) -> tuple[list[View], Landscape, str]:
         ]
         found.append(settings)
         configs.append(config)
-    if any(settings != found[0] for settings in found):
-        attacks = ", ".join(dict.fromkeys(str(settings.attack) for settings in found))
-        raise UserError(f"--workdir: expected runs with one attack for their landscapes, received {attacks}.")
+    names = [field.name for field in dataclasses.fields(Landscape)]
+    different = [name for name in names if any(getattr(one, name) != getattr(found[0], name) for one in found)]
+    if different:
+        values = "; ".join(f"{name}: {', '.join(str(getattr(one, name)) for one in found)}" for name in different)
+        raise UserError(
+            f"--workdir: expected runs with the same settings of Landscape, received {values}. Give all the same, "
+            "by a flag or by --gin_bindings."
+        )
     return views, found[0], "\n".join(configs)
 
 
@@ -149,11 +154,12 @@ def _several(value: str | None) -> list[str]:
     return list(dict.fromkeys(part for part in (value or "").split(",") if part))
 
 
-def _default_output(runs: Sequence[str], networks: Sequence[str]) -> str:
+def _default_output(runs: Sequence[str], views: Sequence[View]) -> str:
     """In the run's own folder where there is one run."""
     if len(runs) == 1:
         return str(pathlib.Path(runs[0]) / "landscape")
-    return f"landscapes/{'+'.join(pathlib.Path(name).stem for name in [*runs, *networks])}"
+    names = dict.fromkeys(view.group.replace("/", "_") for view in views)
+    return f"landscapes/{'+'.join(names)}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ LAYERS = [
     {
         "files",
         "provenance",
+        "cpu",
         "random",
         "losses",
         "functional",
@@ -57,6 +58,7 @@ TESTED_IN = {
     "output_folder": "test_evaluate",
     "settings": "test_survey",
     "draw": "test_landscape",
+    "meter": "test_landscape",
     "figures": "test_landscape",
     "plan": "test_study",
     "record": "test_study",

@@ -29,6 +29,12 @@ def test_ema_averages_weights_and_statistics():
     assert len(trainer.optimizer.variables) == 2 + len(network.trainable_variables)
 
 
+def test_what_is_saved_of_an_average_can_be_trained_on(tmp_path):
+    network = tiny_network()
+    EMA(network, 0.5).network.save(tmp_path / "a.keras")
+    assert len(keras.models.load_model(tmp_path / "a.keras").trainable_variables) == len(network.trainable_variables)
+
+
 def test_latest_is_the_network_itself():
     network = tiny_network()
     assert Latest(network).network is network

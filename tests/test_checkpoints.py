@@ -47,6 +47,13 @@ def test_only_the_newest_two_are_kept(tmp_path):
     assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == {"step-3", "step-4"}
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_cleared_away(tmp_path):
+    (tmp_path / "step-1_temp").mkdir()
+    (tmp_path / "step-1_temp" / "part-00000-of-00001.data").write_text("half")
+    saved(tmp_path, 2)
+    assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == {"step-1", "step-2"}
+
+
 @pytest.mark.parametrize("part", ["data", "index"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, part, damage, capsys):

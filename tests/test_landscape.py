@@ -1,10 +1,12 @@
 """Landscapes from end to end: files, figures, the command, bad input."""
 
+import dataclasses
 import json
 import pathlib
 import xml.etree.ElementTree
 
 import gin
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,9 +91,36 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(drawing, vie
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     few = Landscape(ATTACK, alphas=[0, 1], directions=1, awp_length=0, seed=1)
     other = draw(views[:1], few, str(tmp_path / "other"))
-    assert other["networks"][0]["sharpness"]["1"] != draw(
-        views[:1], Landscape(ATTACK, [0, 1], 1, 0), str(tmp_path / "o")
-    )
+    first = draw(views[:1], dataclasses.replace(few, seed=0), str(tmp_path / "first"))
+    assert other["networks"][0]["sharpness"]["1"] != first["networks"][0]["sharpness"]["1"]
+
+
+def test_a_network_that_was_saved_frozen_moves_all_the_same(views, tmp_path):
+    network = views[0].network()
+    network.trainable = False
+    network.save(tmp_path / "frozen.keras")
+    frozen = dataclasses.replace(views[0], path=tmp_path / "frozen.keras")
+    settings = Landscape(ATTACK, [0, 1], 1, 0)
+    found = [draw([view], settings, str(tmp_path / str(i))) for i, view in enumerate((views[0], frozen))]
+    one, other = (content["networks"][0]["sharpness"]["1"][0] for content in found)
+    assert one == other != 0
+
+
+def test_a_network_without_kernels_is_refused(views, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    bias = keras.layers.BatchNormalization()(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, bias[:, :4]).save(tmp_path / "none.keras")
+    with pytest.raises(UserError, match="expected a network with trainable kernels"):
+        draw([dataclasses.replace(views[0], path=tmp_path / "none.keras")], SETTINGS, str(tmp_path / "out"))
+
+
+def test_a_network_under_two_names_is_surveyed_once(views, tmp_path, capsys):
+    same = dataclasses.replace(views[0], name="the same", epoch=3)
+    content = draw([views[0], same], Landscape(ATTACK, [0, 1], 1, 0), str(tmp_path / "out"))
+    assert "1 network x 4 points" in capsys.readouterr().out
+    first, second = content["networks"]
+    assert (second["name"], second["epoch"]) == ("the same", 3)
+    assert {**first, "name": "", "epoch": 0} == {**second, "name": "", "epoch": 0}
 
 
 def test_networks_are_not_changed_and_a_finished_drawing_is_not_repeated(views, tmp_path, capsys):

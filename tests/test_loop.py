@@ -133,6 +133,17 @@ def test_best_is_the_epoch_with_the_highest_validation_robust_accuracy(tmp_path)
     assert (loop.progress.best, loop.progress.best_epoch) == (0.5, 2)
 
 
+def test_saved_networks_are_those_of_their_epochs(tmp_path):
+    make_loop(tmp_path, validate=fixed(0.1, 0.5, 0.2), keep_every=1)[0].run()
+    best, last = (keras.models.load_model(tmp_path / f"{name}.keras") for name in ("best", "last"))
+    kept = {epoch: keras.models.load_model(file) for epoch, file in kept_epochs(tmp_path).items()}
+    assert_same_weights(best, kept[2])
+    assert_same_weights(last, kept[3])
+    trainer = tiny_trainer(rate=0.05)
+    trainer.fit(BATCHES.dataset(0, 6), verbose=0, shuffle=False)
+    assert_same_weights(best, trainer.network)
+
+
 def test_measures_every_so_many_epochs_and_the_last(tmp_path, capsys):
     loop, _ = make_loop(tmp_path, epochs=5, validate=fixed(0.5, 0.4, 0.3), validate_every=2)
     loop.run()

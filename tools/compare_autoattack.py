@@ -15,11 +15,10 @@ import absl.flags
 import keras
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
-from awp_tf import threats
+from awp_tf import cpu, threats
 from awp_tf.console import table
 from awp_tf.data.named import named
 from awp_tf.data.sources import spread
-from awp_tf.robustness import prepare_cpu
 from pipelines import _cli
 from tools.official_autoattack import Official, ours, row
 
@@ -36,7 +35,7 @@ _OUTPUT = absl.flags.DEFINE_string("output", None, "A .json file that keeps the 
 
 def run(argv: Sequence[str]) -> None:
     """Both sides, attack by attack, in turns."""
-    prepare_cpu()
+    cpu.prepare()
     network = keras.models.load_model(_NETWORK.value, compile=False)
     split = spread(named(_DATA.value, ["test"], network.input_shape[1:]).splits["test"], _EXAMPLES.value)
     threat, batch_size = threats.parse(_THREAT.value), _BATCH.value

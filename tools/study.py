@@ -10,6 +10,7 @@ there is not repeated, even where its folder is gone. With --jobs=2 two runs at 
 import concurrent.futures
 import hashlib
 import pathlib
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -52,8 +53,10 @@ def run(argv: Sequence[str]) -> None:
         with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
             # Each worker takes the next run as soon as it is free.
             queue = iter(missing)
-            for _ in pool.map(lambda worker: _work(worker, queue, study, output), workers):
-                pass
+            parts = pool.map(lambda worker: _work(worker, queue, study, output), workers)
+            failed = [name for part in parts for name in part]
+    if failed:
+        raise UserError(f"{', '.join(failed)}: failed, as said above; the same command tries again.")
     print(_report(study, output))
 
 
@@ -69,19 +72,25 @@ def _require_same(record: Record, trial: Trial, records: pathlib.Path) -> None:
         )
 
 
-def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.Path) -> None:
+def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.Path) -> list[str]:
+    """Carries out runs as long as there are any; returns the names of those that failed."""
+    failed = []
     for trial in queue:
         print(f"{trial.name}: begins", flush=True)
-        folder, seconds = worker.carry_out(trial, study.checkpoints)
+        try:
+            folder, seconds = worker.carry_out(trial, study.checkpoints)
+        except UserError as error:  # said at once, and the others go on: a study takes hours
+            print(error, file=sys.stderr, flush=True)
+            failed.append(trial.name)
+            continue
         record = record_of(trial, folder, seconds)
         last = record.result["last"]
         with _WRITING:
-            print(
-                f"{trial.name}: PGD-20 {100 * last['test_robust']:.2f} %, gap {100 * last['robust_gap']:.2f}",
-                flush=True,
-            )
+            numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
+            print(f"{trial.name}: {numbers}", flush=True)
             write_record(record, output / "records" / f"{trial.name}.json")
             _report(study, output)
+    return failed
 
 
 def _report(study: Study, output: pathlib.Path) -> str:

@@ -3,31 +3,30 @@
 import dataclasses
 import json
 import pathlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf import provenance
+from awp_tf import cpu, provenance
 from awp_tf.board import Board
 from awp_tf.checks import UserError
-from awp_tf.console import Heartbeat, duration
+from awp_tf.console import duration
 from awp_tf.data import Split
 from awp_tf.data.pipeline import ordered
 from awp_tf.data.sources import spread
 from awp_tf.files import write_arrays, write_bytes, write_text
 from awp_tf.interrupt import Interrupt
 from awp_tf.landscape.figures import drawn
+from awp_tf.landscape.meter import Meter
 from awp_tf.landscape.passes import Passes
 from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
-from awp_tf.landscape.survey import Survey, cost, passes_at
+from awp_tf.landscape.survey import Survey
 from awp_tf.output_folder import OutputFolder
 from awp_tf.robustness.classifier import digest, keras_file, of_keras
-from awp_tf.robustness.protocol import cpu_workers
 from awp_tf.robustness.subject import Subject
 
 Content = dict[str, Any]
@@ -62,8 +61,16 @@ class View:
             UserError: It cannot be read, or does not fit the images.
         """
         network = keras_file(self.path)
+        network.trainable = True  # a network that was frozen before it was saved has a landscape, too
         Subject(of_keras(network, name=str(self.path)), {"train": self.train, "test": self.test}, data=self.data)
+        if not any(len(weight.shape) > 1 for weight in network.trainable_variables):
+            raise UserError(f"{self.path}: expected a network with trainable kernels, which this has not.")
         return network
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What its landscape depends on: the best network may also be the last, or one of an epoch."""
+        return digest(self.path), self.train.digest(), self.test.digest()
 
 
 def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str = "") -> Content:
@@ -93,11 +100,11 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
         return finished
     for view in views:
         view.network()  # all are read once before anything is written
+    different = {view.content: view for view in views}.values()
+    sizes = [(len(own), len(other)) for own, other in (_own_and_other(view, settings) for view in different)]
     with place.opened(), Interrupt() as interrupt:
-        meter = _Meter(views, settings, interrupt.check)
-        results = [
-            _result(view, settings, place.state / f"{number}.npz", meter) for number, view in enumerate(views, start=1)
-        ]
+        meter = Meter(sizes, settings, interrupt.check)
+        results = _results(views, settings, place.state, meter)
         content = {
             "text": text(results),
             "networks": summary(results),
@@ -114,57 +121,23 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
     return content
 
 
-class _Meter:
-    """Says what the work will cost, then how far it is; in passes of a batch forward and back."""
-
-    def __init__(self, views: Sequence[View], settings: Landscape, check: Callable[[], None]) -> None:
-        self._check = check
-        self._start = time.perf_counter()
-        sizes = [[-(-len(split) // settings.batch_size) for split in _own_and_other(view, settings)] for view in views]
-        self._total = sum(cost(settings, own, other) for own, other in sizes)
-        self._at_start = passes_at(settings)
-        self._heartbeat: Heartbeat | None = None
-        points = sum(len(curve.coefficients) for curve in settings.curves)
-        images = len(_own_and_other(views[0], settings)[0])
-        print(
-            f"{len(views)} networks x {points} points x {images:,} images, {settings.attack}: about "
-            f"{self._total * min(settings.batch_size, images):,} passes of an image forward and back",
-            flush=True,
-        )
-
-    def begin(self, passes: Passes, batch: tuple[tf.Tensor, tf.Tensor]) -> None:
-        """Measures a batch of the first network, and says how long all will take."""
-        if self._heartbeat is not None:
-            return
-        passes.height(passes.weights, [batch])  # traces
-        start = time.perf_counter()
-        passes.height(passes.weights, [batch])
-        seconds = (time.perf_counter() - start) / self._at_start * self._total / cpu_workers()
-        print(f"about {duration(seconds)} in all", flush=True)
-        self._heartbeat = Heartbeat("landscape", self._total)
-
-    def advance(self, passes: int) -> None:
-        """So many are made."""
-        if self._heartbeat is not None:
-            self._heartbeat.advance(passes)
-        self._check()
-
-    def skip(self, passes: int) -> None:
-        """So many had been made before."""
-        if self._heartbeat is not None:
-            self._heartbeat.skip(passes)
-
-    def seconds(self) -> float:
-        """Since the start."""
-        return round(time.perf_counter() - self._start, 1)
+def _results(views: Sequence[View], settings: Landscape, state: pathlib.Path, meter: Meter) -> list[Result]:
+    """One for each view; what several of them hold is surveyed once."""
+    found: dict[tuple[str, ...], Result] = {}
+    for number, view in enumerate(views, start=1):
+        if view.content not in found:
+            found[view.content] = _result(view, settings, state / f"{number}.npz", meter)
+    return [
+        dataclasses.replace(found[view.content], name=view.name, group=view.group, epoch=view.epoch) for view in views
+    ]
 
 
-def _result(view: View, settings: Landscape, file: pathlib.Path, meter: _Meter) -> Result:
+def _result(view: View, settings: Landscape, file: pathlib.Path, meter: Meter) -> Result:
     network = view.network()
     dtype = network.inputs[0].dtype
     own, other = (list(ordered(split, settings.batch_size, dtype)) for split in _own_and_other(view, settings))
     passes = Passes(network, settings.attack, seed=settings.seed)
-    survey = Survey(passes, own, other, settings, file, meter.advance, cpu_workers())
+    survey = Survey(passes, own, other, settings, file, meter.advance, cpu.workers())
     meter.begin(passes, own[0])
     meter.skip(survey.done())
     result = Result(view.name, view.group, view.epoch, survey.run(), settings)

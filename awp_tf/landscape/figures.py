@@ -90,9 +90,10 @@ def _curves(axes: matplotlib.axes.Axes, results: Sequence[Result], kind: str) ->
     """Mean over directions, and a band of one standard deviation."""
     for number, result in enumerate(results):
         alphas, losses = result.lines(kind)
-        mean, spread = losses.mean(axis=0), losses.std(axis=0)
+        mean = losses.mean(axis=0)
         axes.plot(alphas, mean, label=result.name, **line_style(number, len(results)))
         if len(losses) > 1:
+            spread = losses.std(axis=0, ddof=1)
             band = colour(number, len(results))
             axes.fill_between(alphas, mean - spread, mean + spread, color=band, alpha=0.15, linewidth=0)
 

@@ -3,7 +3,7 @@
 from awp_tf.robustness.card import results
 from awp_tf.robustness.classifier import Classifier, load, of_keras
 from awp_tf.robustness.evaluate import evaluate
-from awp_tf.robustness.protocol import Protocol, prepare_cpu
+from awp_tf.robustness.protocol import Protocol
 from awp_tf.robustness.subject import Subject
 
-__all__ = ["Classifier", "Protocol", "Subject", "evaluate", "load", "of_keras", "prepare_cpu", "results"]
+__all__ = ["Classifier", "Protocol", "Subject", "evaluate", "load", "of_keras", "results"]

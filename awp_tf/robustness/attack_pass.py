@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from awp_tf import cpu
 from awp_tf.attacks import Problem, Search
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data.pipeline import to_pixels
@@ -18,7 +19,7 @@ from awp_tf.data.sources import Split
 from awp_tf.random import EVALUATION, make_seed
 from awp_tf.robustness.ledger import ROBUST, Ledger
 from awp_tf.robustness.progress import Progress
-from awp_tf.robustness.protocol import Protocol, cpu_workers
+from awp_tf.robustness.protocol import Protocol
 from awp_tf.robustness.runner import Outcome, Runner
 
 
@@ -111,7 +112,7 @@ class AttackPass:
 
             return self.runner(self._problem(shares[index], run.target), key, run.restart, on_look)
 
-        with concurrent.futures.ThreadPoolExecutor(cpu_workers()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(cpu.workers()) as pool:
             return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
 
     def _problem(self, places: np.ndarray, target: int) -> Problem:

@@ -1,19 +1,17 @@
 """How robustness is measured: which attacks, inside which ball, on how many images."""
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from awp_tf import cpu
 from awp_tf.attacks import PGD, Once, Search, Transfer
 from awp_tf.attacks.autoattack import AutoAttack, Cascade, named
 from awp_tf.checks import UserError, at_least, one_of, positive
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.threats import Linf, Threat
 
-_MOST_WORKERS = 8
 _SHARE = 32  # images that a core searches at a time: what of them is in the making should stay in its cache
 
 Item = str | Search | AutoAttack
@@ -64,7 +62,7 @@ class Protocol:
         """Into how many parts a batch of so many images is cut, to be searched side by side and in turn."""
         if tf.config.list_physical_devices("GPU"):
             return 1
-        return min(images, cpu_workers() * -(-images // (cpu_workers() * _SHARE)))
+        return min(images, cpu.workers() * -(-images // (cpu.workers() * _SHARE)))
 
     @property
     def expects_randomised(self) -> bool:
@@ -121,21 +119,6 @@ class Protocol:
         if ball != self.threat:
             raise UserError(f"attacks: expected all in {self.threat}, received {item}; bind its threat too.")
         return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
-
-
-def cpu_workers() -> int:
-    """Threads that work side by side: one for each of at most 8 CPU cores; with a GPU, one."""
-    return 1 if tf.config.list_physical_devices("GPU") else min(os.cpu_count() or 1, _MOST_WORKERS)
-
-
-def prepare_cpu() -> None:
-    """Keeps each worker's operations on cores of its own: two workers on a core each beat two on both.
-
-    To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
-    """
-    if not tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-            tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // cpu_workers(), 1))
 
 
 def _name(item: Item) -> str:

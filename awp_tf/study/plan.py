@@ -14,7 +14,7 @@ class Trial:
     Attributes:
         label: Of the recipe, as in tables.
         seed: Of the run.
-        settings: Gin files and bindings, later ones changing earlier ones.
+        settings: Gin files and bindings; later files change earlier ones, and bindings change files.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Study:
 
     Attributes:
         runs: For each label the gin files and bindings of its recipe.
-        common: Gin files and bindings for all, after a recipe's own.
+        common: Gin files and bindings for all, after a recipe's own (a recipe's binding still changes a common file).
         seeds: Every recipe is run with each.
         checkpoints: The networks whose landscapes are drawn, by commas: last; and best, epochs.
     """

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awp_tf import provenance
 from awp_tf.checks import UserError
 from awp_tf.files import write_text
 from awp_tf.study.plan import Study, Trial
@@ -25,7 +24,7 @@ class Record:
         history: What was measured after each epoch, on training and validation images.
         networks: What its landscape says of each network: see awp_tf.landscape.result.summary.
         seconds: By "train", "landscape".
-        commit: Of the code.
+        commit: Of the code, as the landscape was drawn.
         versions: Of what could change a number.
     """
 
@@ -44,6 +43,14 @@ class Record:
         network = next(network for network in self.networks if network["name"] == which)
         return float(network["sharpness"][f"{size:g}"][0])
 
+    def different_networks(self) -> list[Mapping[str, Any]]:
+        """Its networks, each once: the last one may also be that of a kept epoch."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for network in self.networks:
+            numbers = {name: value for name, value in network.items() if name not in ("name", "epoch")}
+            found.setdefault(json.dumps(numbers, sort_keys=True), network)
+        return list(found.values())
+
 
 def record_of(trial: Trial, run: pathlib.Path, seconds: Mapping[str, float]) -> Record:
     """The record of a run whose training and landscape are finished."""
@@ -57,8 +64,8 @@ def record_of(trial: Trial, run: pathlib.Path, seconds: Mapping[str, float]) -> 
         history=history,
         networks=landscape["networks"],
         seconds={name: round(value, 1) for name, value in seconds.items()},
-        commit=provenance.commit(),
-        versions=provenance.versions(),
+        commit=landscape["commit"],
+        versions=landscape["versions"],
     )
 
 

@@ -31,10 +31,10 @@ def write_report(records: Sequence[Record], folder: pathlib.Path, planned: int) 
     text = "\n\n".join(
         [
             f"{len(records)} of {planned} runs, {duration(seconds)} of wall clock; of runs side by side each counts.",
-            "Mean ± standard error over seeds; PGD-20 on test images; best is the epoch with the highest robust "
-            "accuracy on validation images (early stopping), last the end of training.",
+            "Mean ± standard error over seeds, %; robust accuracy on test images as in training's last table; best is "
+            "the epoch of the highest robust accuracy on validation images (early stopping), last the end of training.",
             _accuracies(groups),
-            "Robust generalisation gap (training minus test images, PGD-20), and sharpness, the mean over directions:",
+            "Robust generalisation gap (training minus test images), and sharpness, the mean over directions:",
             _flatness(groups),
             _correlations(records),
         ]
@@ -57,7 +57,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _accuracies(groups: Groups) -> str:
-    header = ["recipe", "seeds", "clean, best", "clean, last", "PGD-20, best", "PGD-20, last", "best - last"]
+    header = ["recipe", "seeds", "clean, best", "clean, last", "robust, best", "robust, last", "best - last"]
     columns: list[Callable[[Record], float]] = [
         lambda r: r.result["best"]["test_clean"],
         lambda r: r.result["last"]["test_clean"],
@@ -98,15 +98,16 @@ def _rows(header: list[str], groups: Groups, columns: Sequence[tuple[Callable[[R
 
 
 def _correlations(records: Sequence[Record]) -> str:
-    networks = [network for record in records for network in record.networks]
+    networks = [network for record in records for network in record.different_networks()]
     gaps = [network["robust_gap"] for network in networks]
     found = [
         f"{correlation([network['sharpness'][f'{size:g}'][0] for network in networks], gaps):.2f} at {size:g}"
         for size in _sizes(records)
     ]
     return (
-        f"Correlation (Pearson) of sharpness with the robust gap under the landscape's attack, over all "
-        f"{len(networks)} networks (every run, every kept epoch): {', '.join(found)}."
+        f"Correlation (Pearson) of sharpness with the robust gap under the landscape's attack, over {len(networks)} "
+        f"networks (of every run best, last and kept epochs, each once): {', '.join(found)}. Those of one run are not "
+        "independent of each other."
     )
 
 
@@ -131,7 +132,7 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
                     linewidth=0,
                 )
         panel.set(xlabel="epoch", title=f"{part} images")
-    panels[0].set_ylabel("robust accuracy, PGD-10 (%)")
+    panels[0].set_ylabel("robust accuracy (%)")
     panels[0].legend(frameon=False)
     return figure
 
@@ -146,10 +147,7 @@ def _best_and_last(groups: Groups) -> matplotlib.figure.Figure:
         axes.bar(places + shift, [np.mean(v) for v in values], 0.38, color=shade, label=f"{which} epoch")
         for place, each in zip(places, values, strict=True):
             axes.plot([place + shift] * len(each), each, "o", color="black", markersize=3)
-    lowest = min(
-        record.result[which]["test_robust"] for r in groups.values() for record in r for which in record.result
-    )
-    axes.set(ylabel="robust test accuracy, PGD-20 (%)", ylim=(max(0, 100 * lowest - 5), None))
+    axes.set(ylabel="robust test accuracy (%)")
     axes.set_xticks(places, list(groups))
     axes.legend(frameon=False, ncols=2)
     return figure
@@ -160,7 +158,7 @@ def _scatter(groups: Groups) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(PAGE / 1.5, 3.2), layout="constrained")
     axes = figure.subplots()
     for number, (label, records) in enumerate(groups.items()):
-        networks = [network for record in records for network in record.networks]
+        networks = [network for record in records for network in record.different_networks()]
         style = {**line_style(number, len(groups)), "linestyle": "", "markersize": 4}
         style.pop("markevery")
         axes.plot(

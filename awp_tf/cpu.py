@@ -1,0 +1,30 @@
+"""The CPU cores that this process may use, and how work is shared out among them."""
+
+import contextlib
+import os
+
+import tensorflow as tf
+
+_MOST_WORKERS = 8
+
+
+def cores() -> list[int]:
+    """Numbers of the cores: those that the process is bound to (taskset, a cluster's queue), where that is known."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def workers() -> int:
+    """Threads that work side by side: one for each of at most 8 cores; with a GPU, one."""
+    return 1 if tf.config.list_physical_devices("GPU") else min(len(cores()), _MOST_WORKERS)
+
+
+def prepare() -> None:
+    """Keeps each worker's operations on cores of its own: two workers on a core each beat two on both.
+
+    To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+            tf.config.threading.set_intra_op_parallelism_threads(max(len(cores()) // workers(), 1))
