@@ -157,7 +157,8 @@ def _several(value: str | None) -> list[str]:
 def _default_output(runs: Sequence[str], views: Sequence[View]) -> str:
     """In the run's own folder where there is one run."""
     if len(runs) == 1:
-        return str(pathlib.Path(runs[0]) / "landscape")
+        which = "" if _CHECKPOINTS.value == ["last"] else f"_{'+'.join(_CHECKPOINTS.value)}"
+        return str(pathlib.Path(runs[0]) / f"landscape{which}")
     names = dict.fromkeys(view.group.replace("/", "_") for view in views)
     return f"landscapes/{'+'.join(names)}"
 

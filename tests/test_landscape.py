@@ -221,7 +221,7 @@ def test_two_runs_in_one_figure(trained, tmp_path):
 
 def test_one_run_through_its_training(trained):
     run(f"--workdir={trained}/at", "--checkpoints=best,epochs", *FEW)
-    content = json.loads((trained / "at" / "landscape" / "landscape.json").read_text())
+    content = json.loads((trained / "at" / "landscape_best+epochs" / "landscape.json").read_text())
     assert [network["name"] for network in content["networks"]] == ["best", "epoch 2", "epoch 10"]
 
 

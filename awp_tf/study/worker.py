@@ -68,7 +68,10 @@ def commands(trial: Trial, folder: pathlib.Path, checkpoints: str) -> dict[str, 
     """What Python is called with, by name."""
     return {
         "train": ["-m", "pipelines.train", *trial.flags, f"--workdir={folder}"],
-        "landscape": ["-m", "pipelines.landscape", f"--workdir={folder}", f"--checkpoints={checkpoints}"],
+        "landscape": [
+            *("-m", "pipelines.landscape", f"--workdir={folder}", f"--checkpoints={checkpoints}"),
+            f"--output={folder / 'landscape'}",
+        ],
     }
 
 
