@@ -115,7 +115,7 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
     """Robust accuracy through training, on training and on validation images."""
     figure = matplotlib.figure.Figure(figsize=(PAGE, 3.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
-    for panel, part in zip(panels, ("train", "validation"), strict=True):
+    for panel, part, title in zip(panels, ("train", "validation"), ("training", "validation"), strict=True):
         name = f"{part}/robust"
         for number, (label, records) in enumerate(groups.items()):
             curves = [
@@ -131,7 +131,7 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
                     alpha=0.15,
                     linewidth=0,
                 )
-        panel.set(xlabel="epoch", title=f"{part} images")
+        panel.set(xlabel="epoch", title=f"{title} images")
     panels[0].set_ylabel("robust accuracy (%)")
     panels[0].legend(frameon=False)
     return figure
@@ -149,7 +149,7 @@ def _best_and_last(groups: Groups) -> matplotlib.figure.Figure:
             axes.plot([place + shift] * len(each), each, "o", color="black", markersize=3)
     axes.set(ylabel="robust test accuracy (%)")
     axes.set_xticks(places, list(groups))
-    axes.legend(frameon=False, ncols=2)
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))  # above the bars
     return figure
 
 
