@@ -1,6 +1,7 @@
 """The pictures: one style, legible in grey and at the width of a page, as PNG and SVG."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def _landscape(results: Sequence[Result]) -> matplotlib.figure.Figure:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _curves(left, results, "random")
     left.set(xlabel=r"$\alpha$ (random direction, filter-normalised)", ylabel=r"adversarial loss $g(\alpha)$")
-    left.legend(frameon=False)
+    legend_above(figure, left)
     through_training = len({result.group for result in results}) == 1 and all(r.epoch is not None for r in results)
     (_gap_by_epoch if through_training and len(results) > 2 else _gap_by_network)(right, results)
     return figure
@@ -73,7 +74,7 @@ def _fixed(results: Sequence[Result]) -> matplotlib.figure.Figure:
         _curves(panel, results, kind)
         panel.set(xlabel=r"$\alpha$", title=title)
     axes[0].set_ylabel(r"adversarial loss $g(\alpha)$")
-    axes[0].legend(frameon=False)
+    legend_above(figure, axes[0])
     return figure
 
 
@@ -82,7 +83,7 @@ def _awp(results: Sequence[Result]) -> matplotlib.figure.Figure:
     axes = figure.subplots()
     _curves(axes, results, "awp")
     axes.set(xlabel=r"relative length $\|v\| / \|w\|$ along the AWP direction", ylabel="adversarial loss")
-    axes.legend(frameon=False)
+    legend_above(figure, axes)
     return figure
 
 
@@ -103,11 +104,11 @@ def _gap_by_network(axes: matplotlib.axes.Axes, results: Sequence[Result]) -> No
     colours = [colour(number, len(results)) for number in places]
     bars = axes.barh(places, [100 * result.gap for result in results], color=colours)
     axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-    axes.set_yticks(places, [result.name for result in results])
+    axes.set_yticks(places, [textwrap.fill(result.name, 20) for result in results])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="robust generalisation gap (points)")
+    axes.set(xlabel="robust gap (points)")
 
 
 def _gap_by_epoch(axes: matplotlib.axes.Axes, results: Sequence[Result]) -> None:
@@ -116,8 +117,9 @@ def _gap_by_epoch(axes: matplotlib.axes.Axes, results: Sequence[Result]) -> None
     axes.plot(epochs, train, "o--", color="0.35", markersize=3, label="training images")
     axes.plot(epochs, test, "s-", color="black", markersize=3, label="test images")
     axes.fill_between(epochs, test, train, color="0.8", linewidth=0, label="robust generalisation gap")
-    axes.set(xlabel="epoch", ylabel="robust accuracy (%)")
-    axes.legend(frameon=False)
+    bottom, top = axes.get_ylim()
+    axes.set(xlabel="epoch", ylabel="robust accuracy (%)", ylim=(bottom, top + 0.4 * (top - bottom)))
+    axes.legend(frameon=False, loc="upper left")
 
 
 def _plane(result: Result) -> matplotlib.figure.Figure:
@@ -137,6 +139,14 @@ def _plane(result: Result) -> matplotlib.figure.Figure:
     deep.set(xlabel=r"$\alpha$", ylabel=r"$\beta$", title="height: loss")
     figure.suptitle(f"adversarial loss around {result.name}", fontsize=9)
     return figure
+
+
+def legend_above(figure: matplotlib.figure.Figure, axes: matplotlib.axes.Axes) -> None:
+    """What the lines of axes are, in rows above everything: inside, it would cover some of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    letters = 14 * figure.get_figwidth()  # of the legend's size in a row
+    columns = int(letters / (max(map(len, labels)) + 8))
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(max(columns, 1), len(labels)), frameon=False)
 
 
 def line_style(number: int, count: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from awp_tf.console import duration, table
 from awp_tf.files import write_bytes, write_text
-from awp_tf.landscape.figures import PAGE, colour, figure_files, line_style
+from awp_tf.landscape.figures import PAGE, colour, figure_files, legend_above, line_style
 from awp_tf.landscape.result import correlation
 from awp_tf.landscape.settings import SHARPNESS_AT
 from awp_tf.study.record import Record
@@ -133,7 +133,7 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
                 )
         panel.set(xlabel="epoch", title=f"{title} images")
     panels[0].set_ylabel("robust accuracy (%)")
-    panels[0].legend(frameon=False)
+    legend_above(figure, panels[0])
     return figure
 
 
