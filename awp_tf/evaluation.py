@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.attacks import PGD, Attack, untargeted
-from awp_tf.checks import at_least
+from awp_tf.checks import UserError, at_least
 from awp_tf.data.pipeline import ordered
 from awp_tf.data.sources import Split, spread
 from awp_tf.functional import frozen
@@ -64,9 +64,14 @@ class Evaluator:
 
         Args:
             network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
-            attacks: Names to attacks.
+            attacks: Names to attacks; "clean" is measured anyway.
             seed: What the attacks' noise depends on.
+
+        Raises:
+            UserError: An attack is called "clean".
         """
+        if "clean" in attacks:
+            raise UserError("attacks: expected other names than clean, which is measured anyway.")
         self._network = network
         self._attacks = dict(attacks)
         self._key = make_seed(seed, EVALUATION).key

@@ -16,6 +16,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a name to write to, with the suffix of path; on leaving, that file takes path's place at once."""
     part = path.with_name(f".{path.name}.part{path.suffix}")
     yield part
+    with part.open("rb") as file:
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
     os.replace(part, path)
 
 

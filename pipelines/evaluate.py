@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 import absl.flags
+import tensorflow as tf
 
 from awp_tf import cpu, robustness, threats
 from awp_tf.checks import UserError
@@ -41,6 +42,7 @@ _STRICT = absl.flags.DEFINE_bool("strict", False, "Exit with code 1 where a chec
 def run(argv: Sequence[str]) -> None:
     """Reads the network and the data, evaluates, prints the table."""
     cpu.prepare()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
     prepare = _given_network if _flags.NETWORK.value and not absl.flags.FLAGS.gin_file else _finished_run
     subject, protocol, output = prepare()
     card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
@@ -66,7 +68,7 @@ def _finished_run() -> tuple[Subject, Protocol, str]:
     path = _flags.finished_run(_flags.WORKDIR.value)
     if _flags.DATA.value:
         raise UserError("--data: expected it with --network only; a run's data is that of its recipe.")
-    config = _cli.parse(flags.gin_file or [str(path / "config.gin")], flags.gin_bindings)
+    config = _cli.parse([str(path / "config.gin"), *flags.gin_file], flags.gin_bindings)
     protocol = _changed(_cli.call(Protocol))
     data = _cli.call(_cli.experiment.Data)
     classifier = robustness.load(_flags.NETWORK.value or str(path / "best.keras"))

@@ -64,7 +64,7 @@ def _of_run() -> tuple[Export, Product]:
     path = _flags.finished_run(_flags.WORKDIR.value)
     network = pathlib.Path(_flags.NETWORK.value or path / "best.keras")
     flags = absl.flags.FLAGS
-    _cli.parse(flags.gin_file or [str(path / "config.gin")], flags.gin_bindings)
+    _cli.parse([str(path / "config.gin"), *flags.gin_file], flags.gin_bindings)
     settings = _cli.call(Export)
     source = _cli.call(_cli.experiment.Data).source()
     evaluation = path / "evaluation" / "evaluation.json"

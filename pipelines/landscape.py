@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Sequence
 
 import absl.flags
+import tensorflow as tf
 
 from awp_tf import cpu, robustness, threats
 from awp_tf.attacks import PGD
@@ -40,6 +41,7 @@ _SPLIT = absl.flags.DEFINE_enum("split", None, ["train", "test"], "On which imag
 def run(argv: Sequence[str]) -> None:
     """Reads networks and data, draws, prints the table."""
     cpu.prepare()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
     runs, networks = _several(_flags.WORKDIR.value), _several(_flags.NETWORK.value)
     if bool(runs) == bool(networks):
         raise UserError("expected either --workdir (of a run) or --network and --data; see --help.")

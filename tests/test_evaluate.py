@@ -11,7 +11,7 @@ from golden import mlp
 from helpers import weights_of
 
 from awp_tf import robustness
-from awp_tf.attacks import PGD, Clean, Once, Square
+from awp_tf.attacks import PGD, Once, Square
 from awp_tf.checks import UserError
 from awp_tf.data import Split, ordered
 from awp_tf.evaluation import evaluate as measured
@@ -80,7 +80,7 @@ def test_it_writes_what_it_says(finished):
 
 def test_the_card_has_robustbenchs_fields_and_the_whole_story(finished, network, splits):
     card = finished[1]
-    clean = measured(network, ordered(splits["test"], 40), {"clean": Clean()})["clean"]
+    clean = measured(network, ordered(splits["test"], 40), {})["clean"]
     assert card["clean_acc"] == f"{100 * clean:.2f}" == "92.50"
     assert (card["eps"], card["dataset"], card["architecture"]) == ("0.004", "noise", "mlp")
     assert card["autoattack_acc"] is None  # this protocol is not the standard one
@@ -132,6 +132,13 @@ def test_a_finished_evaluation_is_left_alone(subject, finished, capsys):
     assert robustness.evaluate(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
     assert "nothing to do" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in path.iterdir()}
+
+
+def test_a_finished_evaluation_is_left_alone_on_another_machine_too(subject, finished, monkeypatch):
+    path, card = finished
+    monkeypatch.setattr("awp_tf.cpu.cores", lambda: [0, 1, 2])
+    assert PROTOCOL.shares(250) != 8
+    assert robustness.evaluate(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
 
 
 class Stop(Exception):  # noqa: N818

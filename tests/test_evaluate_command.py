@@ -94,8 +94,8 @@ def trained(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("recipe", [[], ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin"]])
-def test_a_finished_run_with_its_own_recipe_or_a_given_one(recipe, trained, tmp_path):
+@pytest.mark.parametrize("recipe", [[], ["--gin_file=gin/protocols/quick.gin"]])
+def test_a_finished_run_as_it_was_trained_also_where_its_protocol_is_changed(recipe, trained, tmp_path):
     run(
         *recipe,
         f"--workdir={trained}",

@@ -75,6 +75,11 @@ def test_a_network_that_is_never_right_withstands_nothing(network):
     assert evaluate(network, ordered(wrong, 8), ATTACKS) == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0}
 
 
+def test_an_attack_may_not_be_called_clean(network):
+    with pytest.raises(UserError, match="clean, which is measured anyway"):
+        Evaluator(network, {"clean": PGD()})
+
+
 def test_it_follows_the_weights(network):
     evaluator, batches = Evaluator(network, {}), ordered(tiny_split(40), 20)
     first, saved = evaluator(batches), network.get_weights()

@@ -122,6 +122,12 @@ def bomb(width, height):
     return png_header(width, height) + chunks + end
 
 
+def decoy(content):
+    """The same PNG, a chunk that tells of 8 x 8 pixels before its header."""
+    chunk = b"aaAa" + struct.pack(">II", 8, 8)
+    return content[:8] + struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[8:]
+
+
 GOOD = tf.io.encode_png(IMAGES[0]).numpy()
 JPEG = tf.io.encode_jpeg(np.tile(IMAGES[0], (8, 8, 1))).numpy()
 
@@ -140,6 +146,7 @@ JPEG = tf.io.encode_jpeg(np.tile(IMAGES[0], (8, 8, 1))).numpy()
         (png_header(2**31 - 1, 2**31 - 1), "expected sides of 4 to 4096 pixels"),
         (png_header(2**31 + 5, 2**32 - 1), "expected sides of 4 to 4096 pixels"),
         (bomb(5000, 5000), "expected sides of 4 to 4096 pixels"),
+        (decoy(bomb(5000, 5000)), "expected a whole PNG image, its header first"),
         (tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy(), "expected sides of 4 to 4096 pixels"),
         (tf.io.encode_jpeg(np.zeros((8, 20_000, 3), np.uint8)).numpy(), "expected sides of 4 to 4096 pixels"),
     ],
@@ -155,6 +162,7 @@ JPEG = tf.io.encode_jpeg(np.tile(IMAGES[0], (8, 8, 1))).numpy()
         "huge",
         "minus",
         "bomb",
+        "bomb in disguise",
         "1x1",
         "wide",
     ],

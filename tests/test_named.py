@@ -63,6 +63,13 @@ def test_images_beyond_the_pixel_range_are_refused(tmp_path):
         named(str(file), ["test"], SHAPE)
 
 
+def test_one_folder_of_classes_is_not_both_training_and_test_images(tmp_path):
+    save_image(tmp_path / "cat" / "1.png", 10)
+    assert len(named(str(tmp_path), ["test"], (8, 8, 3)).splits["test"]) == 1
+    with pytest.raises(UserError, match="both are asked for"):
+        named(str(tmp_path), ["test", "train"], (8, 8, 3))
+
+
 def test_a_folder_needs_square_images(tmp_path):
     save_image(tmp_path / "cat" / "1.png", 10)
     with pytest.raises(UserError, match="square"):

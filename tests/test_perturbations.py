@@ -89,6 +89,8 @@ def test_identity_asks_for_no_gradient(weights):
 def test_random_perturbation_is_fresh_for_every_seed_and_layer(weights):
     one, other = (RandomPerturbation(0.01)(weights, gradient, make_seed(s)) for s in (0, 1))
     assert (one[0].numpy() != other[0].numpy()).all()
+    first, second = shifts([weights[0]] * 2, RandomPerturbation(0.01)([weights[0]] * 2, gradient, SEED))
+    assert (first != second).all()
 
 
 def test_relative_norm_takes_the_group_together(weights):

@@ -95,3 +95,14 @@ def test_by_default_a_thousand_of_fifty_thousand_are_held_out():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_an_image_is_augmented_anew_in_every_epoch():
+    rng = np.random.default_rng(0)
+    split = Split(rng.uniform(size=(4, 8, 8, 1)).astype(np.float32), np.arange(4, dtype=np.int32))
+    found = {label: [] for label in range(4)}
+    for x, y in Batches(split, 4, PadCropFlip()).dataset(0, 4):
+        for image, label in zip(x.numpy(), y.numpy(), strict=True):
+            found[int(label)].append(image)
+    for images in found.values():
+        assert len({image.tobytes() for image in images}) > 1

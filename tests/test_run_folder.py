@@ -42,6 +42,12 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_in_which_a_run_was_killed_at_once_is_as_good_as_new(tmp_path):
+    (tmp_path / ".lock").touch()
+    with RunFolder(tmp_path, CONFIG).opened({}):
+        assert (tmp_path / "config.gin").read_text() == CONFIG
+
+
 def test_what_cannot_be_written_is_refused(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

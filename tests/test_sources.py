@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -125,3 +126,14 @@ def test_class_names_decide_how_many_classes_there_are():
     source = checked("it", Split(x, y.astype("int32")), Split(x, y.astype("int32")), ["a", "b", "c", "d"])
     assert source.classes == 4
     assert tf.constant(source.train.labels).dtype == tf.int32
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_image_file_is_read_in_grey_and_in_colour(suffix, channels, tmp_path):
+    for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        (tmp_path / part / name).mkdir(parents=True)
+        PIL.Image.new("RGB", (9, 9), (200, 200, 200)).save(tmp_path / part / name / f"1.{suffix}")
+    images = image_folder(str(tmp_path), size=8, channels=channels).test.images
+    assert images.shape == (2, 8, 8, channels)
+    np.testing.assert_allclose(images.astype(int), 200, atol=2)

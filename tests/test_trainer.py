@@ -209,6 +209,29 @@ def test_xla_changes_nothing(method):
     assert_same_weights(*trained, atol=1e-10)
 
 
+def test_xla_computes_the_fused_batchnorm_of_float32_alike():
+    trained = []
+    for xla in (False, True):
+        trainer = tiny_trainer(bn_network(), xla=xla, rate=0.01, **METHODS["at_l2"])
+        steps(trainer, batches(2))
+        trained.append(trainer.network)
+    assert_same_weights(*trained, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": AT(), "attack": PGD(Linf(0.1), steps=1, relative_step_size=1e-6), "perturbation": Identity()},
+        {"method": Standard(), "attack": Clean(), "perturbation": RandomPerturbation(0.1)},
+    ],
+    ids=["attack", "rwp"],
+)
+def test_noise_is_fresh_at_every_step(settings):
+    trainer = tiny_trainer(rate=1e-30, **settings)
+    first, second = (logs["loss"] for logs in steps(trainer, [tiny_batch(8)] * 2))
+    assert abs(first - second) > 1e-5
+
+
 def replicated(count, make_network, perturbation, method):
     """Three steps on the same global batches over count logical CPUs."""
     devices = [f"CPU:{i}" for i in range(count)]

@@ -64,6 +64,10 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     if height != width or channels not in (1, 3):
         raise UserError(f"{path}: expected a network for square images to read a folder for, received {list(shape)}.")
     roots = {part: path / part if (path / part).is_dir() else path for part in parts}
+    if len(set(roots.values())) < len(roots):
+        raise UserError(
+            f"{path}: expected train/<class>/ and test/<class>/, since both are asked for; received neither."
+        )
     # Labels count through the classes seen in training, where that folder is there.
     counted = path / "train" if (path / "train").is_dir() else next(iter(roots.values()))
     names = sorted(folder.name for folder in counted.iterdir() if folder.is_dir())

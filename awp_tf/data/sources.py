@@ -207,10 +207,14 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
+    content = tf.io.read_file(str(file))
+    colour_only = content.numpy()[:2] in (b"BM", b"GI")  # TensorFlow decodes neither BMP nor GIF to grey
     try:
-        image = tf.io.decode_image(tf.io.read_file(str(file)), channels=channels, expand_animations=False)
+        image = tf.io.decode_image(content, channels=3 if colour_only else channels, expand_animations=False)
     except tf.errors.OpError as error:
         raise UserError(f"{file}: expected a PNG, JPEG, BMP or GIF image, which this is not.") from error
+    if colour_only and channels == 1:
+        image = tf.image.rgb_to_grayscale(image)
     return resized(image, size, size).numpy()
 
 

@@ -140,8 +140,13 @@ def _refuse(content: tf.Tensor, limits: Limits) -> list[tf.Operation]:
 
 
 def _png_size(content: tf.Tensor) -> tf.Tensor:
-    """(Height, width) of the IHDR chunk, which comes first: two big-endian integers at byte 16."""
+    """(Height, width) of the IHDR chunk: two big-endian integers at byte 16, if it comes first.
+
+    Decoders accept others before it, so that is asked for: elsewhere bytes 16 to 24 are what their author likes.
+    """
     whole = tf.strings.length(content) >= 24
-    with tf.control_dependencies([tf.debugging.Assert(whole, ["image_bytes: expected a whole PNG image."])]):
+    first = tf.strings.substr(content, 8, 8) == b"\x00\x00\x00\x0dIHDR"
+    message = "image_bytes: expected a whole PNG image, its header first."
+    with tf.control_dependencies([tf.debugging.Assert(whole & first, [message])]):
         size = tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False)
     return tf.reverse(size, axis=[0])

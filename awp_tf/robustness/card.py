@@ -23,16 +23,17 @@ def make(
     checks: Sequence[Check],
     curve: Curve,
     fingerprint: Mapping[str, str],
+    *,
+    whole: bool,
 ) -> Card:
     """All that is reported.
 
     The first fields have RobustBench's names and forms (accuracies are texts in %); autoattack_acc is
-    set where the standard version was run on all test images, as there.
+    set where the standard version was run on the whole test set, as there.
     """
     first, classifier = parts[protocol.parts[0]], subject.classifier
     accuracy = first.accuracies()
-    whole = protocol.parts[0] == "test" and (protocol.examples is None or len(first.labels) < protocol.examples)
-    standard = whole and "standard" in cascades and not cascades["standard"].remarks
+    standard = whole and protocol.parts[0] == "test" and "standard" in cascades and not cascades["standard"].remarks
     return {
         "name": subject.name,
         "dataset": subject.data,

@@ -39,6 +39,7 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
         Interrupted: A signal came; the same call goes on from there.
     """
     splits = {part: spread(subject.splits[part], protocol.examples) for part in protocol.parts}
+    whole = len(splits[protocol.parts[0]]) == len(subject.splits[protocol.parts[0]])
     subject = dataclasses.replace(subject, splits=splits)
     cascades = protocol.cascades(subject.classifier.classes, subject.transfer)
     path = pathlib.Path(folder)
@@ -69,7 +70,7 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
             checks += [check._replace(name=f"{check.name}, {part}") for check in found]
         worst = results[protocol.parts[0]].worst
         checks.append(sanity.strength(seen, worst[evenly(len(worst), protocol.check_examples)]))
-        card = card_lib.make(subject, protocol, cascades, results, checks, curve, place.fingerprint)
+        card = card_lib.make(subject, protocol, cascades, results, checks, curve, place.fingerprint, whole=whole)
         output.write(path, card, subject, parts, results, save_adversarial=save_adversarial)
         place.finish(card)
     return card
@@ -82,7 +83,8 @@ def _fingerprint(subject: Subject, protocol: Protocol, cascades: Mapping[str, Ca
         "network": subject.classifier.digest,
         "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),
         "protocol": f"{protocol.threat!r}; seed {protocol.seed}; batches of {protocol.batch_size}; "
-        f"{protocol.check_examples} images checked; {protocol.shares(protocol.batch_size)} shares; {searches}",
+        f"{protocol.check_examples} images checked; {searches}",
+        "machine": f"{protocol.shares(protocol.batch_size)} shares",
         "software": f"{provenance.versions()}, commit {provenance.commit()}",
     }
 
