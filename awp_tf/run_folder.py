@@ -29,8 +29,8 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         """Raises UserError where the folder is another's."""
-        there = self.path.iterdir() if self.path.is_dir() else [self.path] if self.path.exists() else []
-        if all(file.name == ".lock" for file in there):  # perhaps left by a run that was killed at once
+        files = self.path.iterdir() if self.path.is_dir() else [self.path] if self.path.exists() else []
+        if all(file.name == ".lock" for file in files):  # perhaps left by a run that was killed at once
             return
         if not self._config_file.is_file():
             raise UserError(f"{self.path}: expected a new or empty folder or one of a run; choose another --workdir.")
