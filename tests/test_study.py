@@ -145,12 +145,17 @@ def test_a_command_that_fails_names_its_log(tmp_path):
     with pytest.raises(UserError, match=r"failed with exit code 2; see .*at-seed0.log"):
         worker.carry_out(Trial("AT", 0, ("gin/nothing.gin",)), "last")
     assert "expected an existing file" in (tmp_path / "at-seed0.log").read_text()
-    first = json.loads((tmp_path / "at-seed0.seconds.json").read_text())["train"]
-    with pytest.raises(UserError, match=r"gamma_0\.5-seed0\.log"):
-        worker.carry_out(Trial("gamma 0.5", 0, ("gin/nothing.gin",)), "last")
-    with pytest.raises(UserError):
-        worker.carry_out(Trial("AT", 0, ("gin/nothing.gin",)), "last")
-    assert json.loads((tmp_path / "at-seed0.seconds.json").read_text())["train"] > first > 0
+
+
+def test_seconds_of_failed_attempts_count_and_names_with_dots_keep_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("awp_tf.study.worker.commands", lambda *anything: {"train": ["-c", "exit(3)"]})
+    worker = Worker(tmp_path, Interrupt(), sorted(os.sched_getaffinity(0)))
+    seconds = []
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"exit code 3; see .*gamma_0\.5-seed0\.log"):
+            worker.carry_out(Trial("gamma 0.5", 0, ()), "last")
+        seconds.append(json.loads((tmp_path / "gamma_0.5-seed0.seconds.json").read_text())["train"])
+    assert seconds[1] > seconds[0] > 0
 
 
 def test_cores_are_shared_out():
