@@ -137,3 +137,10 @@ def test_every_kind_of_image_file_is_read_in_grey_and_in_colour(suffix, channels
     images = image_folder(str(tmp_path), size=8, channels=channels).test.images
     assert images.shape == (2, 8, 8, channels)
     np.testing.assert_allclose(images.astype(int), 200, atol=2)
+
+
+def test_a_folder_with_the_name_of_an_image_is_named(tmp_path):
+    for part, name in (("train", "a"), ("test", "a")):
+        (tmp_path / part / name / "1.png").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"1\.png: expected a PNG, JPEG, BMP or GIF image"):
+        image_folder(str(tmp_path), size=8)

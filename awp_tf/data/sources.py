@@ -207,9 +207,9 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
-    content = tf.io.read_file(str(file))
-    colour_only = content.numpy()[:2] in (b"BM", b"GI")  # TensorFlow decodes neither BMP nor GIF to grey
     try:
+        content = tf.io.read_file(str(file))
+        colour_only = content.numpy()[:2] in (b"BM", b"GI")  # TensorFlow decodes neither BMP nor GIF to grey
         image = tf.io.decode_image(content, channels=3 if colour_only else channels, expand_animations=False)
     except tf.errors.OpError as error:
         raise UserError(f"{file}: expected a PNG, JPEG, BMP or GIF image, which this is not.") from error

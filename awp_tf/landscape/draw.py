@@ -1,6 +1,7 @@
 """Draws the weight-loss landscapes of networks from end to end: survey, numbers, figures, files."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ class View:
             raise UserError(f"{self.path}: expected a network with trainable kernels, which this has not.")
         return network
 
-    @property
+    @functools.cached_property
     def content(self) -> tuple[str, ...]:
         """What its landscape depends on: the best network may also be the last, or one of an epoch."""
         return digest(self.path), self.train.digest(), self.test.digest()
@@ -167,8 +168,8 @@ def _fingerprint(views: Sequence[View], settings: Landscape) -> dict[str, str]:
         if not view.path.is_file():
             raise UserError(f"{view.path}: expected a .keras file, but there is none.")
     return {
-        "network": ", ".join(f"{view.name} {digest(view.path)}" for view in views),
-        "data": ", ".join(f"{view.train.digest()} {view.test.digest()}" for view in views),
+        "network": ", ".join(f"{view.name} {view.content[0]}" for view in views),
+        "data": ", ".join(" ".join(view.content[1:]) for view in views),
         "settings": repr(settings),
         "software": f"{provenance.versions()}, commit {provenance.commit()}",
     }
