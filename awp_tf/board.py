@@ -1,17 +1,30 @@
 """What TensorBoard shows of a run."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams_api
+
+from awp_tf.files import replacing
 
 
 class Board:
     """Writes scalars, images, text and hyper-parameters to a folder."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Appends to folder."""
+    def __init__(self, folder: pathlib.Path, steps: int | None = None) -> None:
+        """Appends to folder.
+
+        Args:
+            folder: Where TensorBoard looks.
+            steps: What is there of later steps is taken away: a process was killed after its last checkpoint.
+        """
+        if steps is not None:
+            for file in sorted(folder.glob("events.out.tfevents.*")):
+                _shorten(file, steps)
         self._writer = tf.summary.create_file_writer(str(folder))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -52,3 +65,29 @@ class Board:
         with self._writer.as_default():
             tf.summary.image("validation/clean, adversarial, difference", picture[tf.newaxis], step)
         self._writer.flush()
+
+
+@contextlib.contextmanager
+def pictures(what: str) -> Iterator[None]:
+    """Nothing that is drawn may cost a result: where it fails, that is said, and work goes on."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        print(f"warning: {what} could not be drawn ({reason}); numbers are not affected", file=sys.stderr, flush=True)
+
+
+def _shorten(file: pathlib.Path, steps: int) -> None:
+    """Leaves the events of steps up to this one; a half-written record at the end goes, too."""
+    kept, complete = [], True
+    try:
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            kept.append(record)
+    except tf.errors.DataLossError:
+        complete = False
+    early = [record for record in kept if event_pb2.Event.FromString(record).step <= steps]
+    if complete and len(early) == len(kept):
+        return
+    with replacing(file) as part, tf.io.TFRecordWriter(str(part)) as writer:
+        for record in early:
+            writer.write(record)

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.checks import UserError
-from awp_tf.files import replacing
+from awp_tf.files import replacing, without_wildcards
 
 _NAME = re.compile(r"step-(\d+)\.index$")
 
@@ -24,7 +24,8 @@ class Progress(tf.train.experimental.PythonState):
     Attributes:
         step: Training steps taken.
         epoch: Epochs finished, their validation included.
-        best: Best validation robust accuracy so far.
+        best: Best validation accuracy so far, of the kind that the run chooses by.
+        best_clean: Clean validation accuracy of that epoch, which decides between equals.
         best_epoch: The epoch (from 1) that reached it.
         sums: Sums over the steps of the unfinished epoch, by name.
         stopped: Whether early stopping ended training.
@@ -34,6 +35,7 @@ class Progress(tf.train.experimental.PythonState):
     step: int = 0
     epoch: int = 0
     best: float = -1.0
+    best_clean: float = -1.0
     best_epoch: int = 0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
@@ -61,7 +63,8 @@ class Checkpoints:
     def save(self) -> None:
         """Writes the present state; the index file comes last, so a half-written state has none."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._checkpoint.write(str(self._folder / f"step-{self._progress.step}"))
+        with without_wildcards(self._folder) as folder:
+            self._checkpoint.write(str(folder / f"step-{self._progress.step}"))
         kept = {f"step-{step}" for step in self._steps()[:2]}
         for file in self._folder.glob("step-*"):
             if file.is_dir():  # TensorFlow was killed while it wrote there
@@ -83,7 +86,8 @@ class Checkpoints:
         for step in steps:
             path = str(self._folder / f"step-{step}")
             try:
-                self._checkpoint.read(path).assert_consumed()
+                with without_wildcards(self._folder) as folder:
+                    self._checkpoint.read(str(folder / f"step-{step}")).assert_consumed()
             except Exception as error:  # damaged files make TensorFlow raise errors of many kinds
                 reason = str(error).splitlines()[0][:150]
                 print(

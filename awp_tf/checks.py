@@ -2,10 +2,11 @@
 
 import difflib
 import numbers
+import re
 from collections.abc import Collection
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake that the person at the keyboard can repair; commands print it and exit with code 2."""
 
 
@@ -35,6 +36,13 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}?" if near else ""
     _require(value in known, name, f"one of {', '.join(known)}", value, hint)
+
+
+def of_assertion(error: Exception) -> UserError | None:
+    """What tf.debugging.Assert found, in the words it was given; None for an error of another kind."""
+    found = re.search(r"assertion failed: (.*)", str(error))
+    parts = re.findall(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]", found[1].split("\t [[")[0]) if found else []
+    return UserError(" ".join(parts)) if parts else None
 
 
 def _real(value: object) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import keras
 import tensorflow as tf
 
-from awp_tf.attacks import PGD, Attack, untargeted
+from awp_tf.attacks import Attack, untargeted
 from awp_tf.checks import UserError, at_least
 from awp_tf.data.pipeline import ordered
 from awp_tf.data.sources import Split, spread
 from awp_tf.functional import frozen
 from awp_tf.random import EVALUATION, ImageSeeds, make_seed
+from awp_tf.threats import require_pixels
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Rows = tuple[int, list[tf.Tensor]]
@@ -27,7 +28,7 @@ class Measurement:
         batch_size: Images at a time.
     """
 
-    attack: Attack = PGD()
+    attack: Attack
     examples: int | None = 1000
     batch_size: int = 250
 
@@ -75,7 +76,8 @@ class Evaluator:
         self._network = network
         self._attacks = dict(attacks)
         self._key = make_seed(seed, EVALUATION).key
-        images, labels = tf.TensorSpec(network.input_shape, network.inputs[0].dtype), tf.TensorSpec([None], tf.int32)
+        self._dtype = network.inputs[0].dtype
+        images, labels = tf.TensorSpec(network.input_shape, self._dtype), tf.TensorSpec([None], tf.int32)
         self._right = tf.function(self._rightly, input_signature=[images, labels], autograph=False)
         signature = [images, labels, tf.TensorSpec([None], tf.int64)]
         self._withstood = tf.function(self._unfooled, input_signature=signature, autograph=False)
@@ -86,25 +88,47 @@ class Evaluator:
         """Accuracy in 0..1, "clean" and under each attack: of all images, those that are right before and after it.
 
         Args:
-            batches: (images [B, H, W, C], labels [B]).
+            batches: (images [B, H, W, C] in [0, 1], labels [B] of any whole type).
             on_batch: Called with the number of images after each batch, for progress; may raise.
+
+        Raises:
+            UserError: There are no images, or some are not in [0, 1].
         """
-        total, right = 0, dict.fromkeys(("clean", *self._attacks), 0)
+        found = self.count(batches, on_batch)
+        total = found.pop("images")
+        if not total:
+            raise UserError("expected at least one image to evaluate on, received none.")
+        return {name: count / total for name, count in found.items()}
+
+    def count(
+        self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None, first: int = 0
+    ) -> dict[str, int]:
+        """How many "images" there were, and how many of them are right: "clean" and under each attack.
+
+        Args:
+            batches: See __call__.
+            on_batch: See __call__.
+            first: The place of the first image in its data set; noise depends on places.
+
+        Raises:
+            UserError: Images are not in [0, 1].
+        """
+        found = dict.fromkeys(("images", "clean", *self._attacks), 0)
 
         def classified() -> Iterator[Rows]:
-            nonlocal total
-            for x, y in batches:
+            for images, labels in batches:
+                x, y = require_pixels(tf.cast(images, self._dtype)), tf.cast(labels, tf.int32)
                 rightly = self._right(x, y)
-                image = tf.range(total, total + len(y), dtype=tf.int64)
-                yield len(y), [tf.boolean_mask(part, rightly) for part in (x, y, image)]
-                total += len(y)
+                place = first + found["images"] + tf.range(len(y), dtype=tf.int64)
+                yield len(y), [tf.boolean_mask(part, rightly) for part in (x, y, place)]
+                found["images"] += len(y)
                 on_batch(len(y))
 
         for rows in _refilled(classified()):
-            right["clean"] += len(rows[0])
+            found["clean"] += len(rows[0])
             for name, count in self._withstood(*rows).items():
-                right[name] += int(count)
-        return {name: count / total for name, count in right.items()}
+                found[name] += int(count)
+        return found
 
     def _rightly(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Which images are classified correctly, [B]."""

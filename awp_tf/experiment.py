@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +15,22 @@ from awp_tf.checks import UserError, at_least
 from awp_tf.data import Augment, Batches, NoAugment, Source, Split
 from awp_tf.evaluation import Evaluator, Measurement, craft
 from awp_tf.loop import Loop
+from awp_tf.perturbations import Identity
 from awp_tf.recipe import Recipe
 from awp_tf.run_folder import Result, RunFolder
+from awp_tf.schedules import at_epoch
+from awp_tf.strategy import make_strategy
+from awp_tf.threats import Threat, require_one_ball
 from awp_tf.trainer import RobustTrainer
+
+
+class Attacker(Protocol):
+    """What attacks: an attack, a protocol, a landscape."""
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball; None where nothing is attacked."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +54,11 @@ class Data:
     validation_seed: int = 0
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the source is no function that reads data."""
+        if not callable(self.source):
+            raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
+
     def load(self) -> tuple[Source, Split, Split]:
         """(Source, training images, validation images)."""
         source = self.source()
@@ -59,12 +78,14 @@ def train(
     seed: int,
     workdir: str,
     config: str,
-    validation: Measurement = Measurement(),
-    test: Measurement = Measurement(),
+    validation: Measurement,
+    test: Measurement,
     validate_every: int = 1,
     patience: int | None = None,
     keep_every: int | None = None,
     devices: int | None = None,
+    one_ball: bool = True,
+    later: Mapping[str, Attacker] | None = None,
 ) -> Result:
     """Trains a network, or goes on with an unfinished run, and reports how robust it is.
 
@@ -81,6 +102,8 @@ def train(
         patience: Stop after this many epochs without a better validation robust accuracy.
         keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
         devices: How many local devices share a batch; None is all GPUs, or one CPU.
+        one_ball: Refuse a run whose parts attack in different balls.
+        later: What other commands will attack this run with, by name: their balls are compared, too.
 
     Returns:
         For "best" and "last": test and train accuracies, and the robust generalisation gap.
@@ -95,10 +118,15 @@ def train(
         at_least("patience", patience, 1)
     if keep_every is not None:
         at_least("keep_every", keep_every, 1)
+    at_least("seed", seed, 0)
+    if one_ball:
+        attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
+        require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
     folder = RunFolder(pathlib.Path(workdir), config)
     finished = folder.result()
     if finished is not None:
-        print(f"{workdir} holds a finished run; nothing to do.\n{report.text(finished, folder.path, test.attack)}")
+        said = report.text(finished, folder.path, test.attack, recipe.best_by)
+        print(f"{workdir} holds a finished run; nothing to do.\n{said}")
         return finished
     strategy = make_strategy(devices)
     source, train_split, validation_split = data.load()
@@ -106,16 +134,21 @@ def train(
         train_split, data.batch_size, data.augment, seed, strategy.num_replicas_in_sync, dtype=recipe.dtype
     )
     with strategy.scope():
-        trainer = recipe.trainer(source.shape, source.classes, steps_per_epoch=batches.steps_per_epoch, seed=seed)
+        trainer = recipe.trainer(
+            source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
+        )
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
-        with folder.opened(_hparams(recipe, data, epochs, seed, source)):
+        with folder.opened(_hparams(recipe, data, epochs, seed, source), source.identity):
             print(_heading(source, train_split, validation_split, trainer, folder.path), flush=True)
+            if not _perturbs(trainer, epochs) and recipe.perturbation != Identity():
+                print(f"warning: {recipe.perturbation} never sets in: the run ends before it begins.", flush=True)
             loop = Loop(
                 trainer,
                 batches,
                 monitor.measure,
                 epochs=epochs,
                 folder=folder.path,
+                best_by=recipe.best_by,
                 validate_every=validate_every,
                 patience=patience,
                 keep_every=keep_every,
@@ -124,43 +157,22 @@ def train(
             loop.run()
             result = report.measure(folder.path, test, train_split, source.test, dtype=recipe.dtype)
             folder.finish(result)
-    print(report.text(result, folder.path, test.attack))
+    print(report.text(result, folder.path, test.attack, recipe.best_by))
     return result
 
 
-def make_strategy(devices: int | None) -> tf.distribute.Strategy:
-    """The default strategy on one device, MirroredStrategy on several.
-
-    Args:
-        devices: How many GPUs, or (where there is none) CPUs; None is all GPUs, or one CPU. Several
-            CPUs are slices of the one there is: good for trying out, not for speed.
-
-    Raises:
-        UserError: There are not so many.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    count = max(1, len(gpus)) if devices is None else devices
-    at_least("devices", count, 1)
-    if count == 1:
-        return tf.distribute.get_strategy()
-    if gpus:
-        if count > len(gpus):
-            raise UserError(f"devices: expected at most the {len(gpus)} GPUs of this machine, received {count}.")
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-    _slice_cpu(count)
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(count)], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+def _final_ball(threat: Threat | None, epochs: int) -> Threat | None:
+    """A ball whose radius grows is the one it ends with."""
+    ball = at_epoch(threat, tf.constant(epochs, tf.float64), tf.float64)
+    return ball if ball is threat else dataclasses.replace(ball, epsilon=float(ball.epsilon))  # type: ignore[union-attr, type-var]
 
 
-def _slice_cpu(count: int) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:  # TensorFlow already runs, with as many as it was given then
-        available = len(tf.config.list_logical_devices("CPU"))
-        if available < count:
-            raise UserError(f"devices: expected at most {available} logical CPUs, received {count}.") from None
+def _perturbs(trainer: RobustTrainer, epochs: int) -> bool:
+    """Whether any epoch perturbs weights."""
+    last = epochs - 1 / trainer.steps_per_epoch
+    times = [time for time in (*range(epochs), last) if time >= trainer.perturb_from]
+    now = [at_epoch(trainer.perturbation, tf.constant(time, tf.float64)) for time in times]
+    return any(float(getattr(perturbation, "gamma", 1.0)) > 0 for perturbation in now)
 
 
 class _Monitor:
@@ -193,12 +205,16 @@ def _hparams(recipe: Recipe, data: Data, epochs: int, seed: int, source: Source)
     return {"data": source.name, **parts, **numbers}
 
 
+def _names(source: Source) -> str:
+    return f" ({', '.join(source.class_names)})" if 0 < len(source.class_names) <= 10 else ""
+
+
 def _heading(source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path) -> str:
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return (
         f"{source.name}: {len(train):,} images to train on, {len(validation):,} to validate, {len(source.test):,} to "
-        f"test, {source.classes} classes\n"
+        f"test, {source.classes} classes{_names(source)}\n"
         f"{trainer.network.name}: {parameters:,} parameters, on "
         f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
         f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"

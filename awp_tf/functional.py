@@ -1,9 +1,13 @@
 """A network as a pure function of explicit weights: nothing is read from or written to a variable."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from awp_tf.checks import UserError
 
 Predict = Callable[[tf.Tensor], tf.Tensor]
 Tensors = Sequence[tf.Tensor]
@@ -51,3 +55,46 @@ class Recorder:
 def read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
     """The values of variables as tensors (the local copy, inside a replica)."""
     return [tf.convert_to_tensor(v.value) for v in variables]
+
+
+def require_classifier(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Raises UserError unless symbolic tensors or specs are those of a classifier of images."""
+    given, made = ([_sizes(t) for t in tensors] for tensors in (inputs, outputs))
+    fit = len(given) == len(made) == 1 and len(given[0]) == 4 and len(made[0]) == 2
+    if not fit or given[0][0] is not None or None in given[0][1:] or (made[0][1] or 0) < 2:
+        raise UserError(
+            f"{name}: expected a network from images [B, H, W, C] of fixed size, B open, to logits [B, K], K >= 2, "
+            f"received one from {given} to {made}."
+        )
+    if not tf.as_dtype(inputs[0].dtype).is_floating:
+        raise UserError(f"{name}: expected an input of floats in [0, 1], received {tf.as_dtype(inputs[0].dtype).name}.")
+
+
+def require_network(network: keras.Model, name: str = "") -> None:
+    """Raises UserError unless a network maps images [B, H, W, C] to one tensor [B, K]."""
+    name = name or network.name
+    inputs, outputs = (getattr(network, kind, None) or [] for kind in ("inputs", "outputs"))
+    if isinstance(getattr(network, "output", None), dict):
+        raise UserError(f"{name}: expected one tensor of logits, received a dict; {_PART_OF_IT}")
+    require_classifier(name, inputs, outputs)
+
+
+def require_logits(network: keras.Model, name: str = "") -> None:
+    """Raises UserError unless a network is a classifier of images that gives logits, not probabilities.
+
+    It is shown four images of noise, in evaluation mode and as a pure function, so nothing in it changes.
+    """
+    require_network(network, name)
+    noise = np.random.RandomState(0).uniform(size=(4, *network.inputs[0].shape[1:]))
+    logits = np.asarray(frozen(network)(tf.constant(noise, network.inputs[0].dtype)), np.float64)
+    probabilities = logits.min() >= -1e-6 and np.abs(logits.sum(axis=1) - 1).max() < 1e-2
+    squashed = getattr(network.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
+    if probabilities or squashed:
+        raise UserError(f"{name or network.name}: expected logits, received probabilities; {_PART_OF_IT}")
+
+
+_PART_OF_IT = "end it with Dense(K) alone, or give keras.Model(network.input, <the logits>)."
+
+
+def _sizes(tensor: Any) -> tuple[int | None, ...]:
+    return tuple(tf.TensorShape(tensor.shape)) if tf.TensorShape(tensor.shape).rank is not None else ()

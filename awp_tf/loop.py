@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.board import Board
+from awp_tf.board import Board, pictures
 from awp_tf.checkpoints import Checkpoints, Progress, save_network
 from awp_tf.checks import UserError
 from awp_tf.console import Clock, Console, epoch_line
@@ -40,6 +40,7 @@ class Loop:
         *,
         epochs: int,
         folder: pathlib.Path,
+        best_by: str = "robust",
         validate_every: int = 1,
         patience: int | None = None,
         keep_every: int | None = None,
@@ -54,14 +55,15 @@ class Loop:
                 ("clean", "robust"); calls its argument after every batch.
             epochs: How long.
             folder: Where checkpoints, best.keras, last.keras and tensorboard/ go.
+            best_by: Which validation accuracy decides, "robust" or "clean"; of equals the one with the better clean.
             validate_every: Measure after every so many epochs, and after the last.
-            patience: Stop after this many epochs without a better validation robust accuracy.
+            patience: Stop after this many epochs without a better network.
             keep_every: Also keep the network of every so many epochs, in epochs/.
             after_epoch: Adds to TensorBoard after each epoch.
         """
         self._trainer, self._batches, self._validate = trainer, batches, validate
         self._epochs, self._folder, self._patience = epochs, folder, patience
-        self._validate_every, self._keep_every = validate_every, keep_every
+        self._best_by, self._validate_every, self._keep_every = best_by, validate_every, keep_every
         self._after_epoch = after_epoch
         self._strategy = tf.distribute.get_strategy()
         self._pending: list[dict[str, tf.Tensor]] = []
@@ -74,7 +76,6 @@ class Loop:
             averaged=trainer.averaged_network,
             optimizer=trainer.optimizer,
         )
-        self._board = Board(folder / "tensorboard")
 
     def run(self) -> None:
         """Trains; returns when all epochs are over or early stopping says so.
@@ -84,7 +85,10 @@ class Loop:
             UserError: The loss became NaN or infinite; the last good checkpoint is kept.
         """
         resumed = self._checkpoints.restore()
-        self._console = Console("training", self._images(self._epochs), self.progress.step * self._batches.batch_size)
+        # What a killed process wrote after its last checkpoint is about to be measured again.
+        self._board = Board(self._folder / "tensorboard", steps=self.progress.step)
+        done = self._batches.images_before(self.progress.step)
+        self._console = Console("training", self._images(self._epochs), done)
         if resumed:
             self._console.line(f"going on from epoch {self.progress.epoch}, step {self.progress.step}")
         with Interrupt() as interrupt:
@@ -137,14 +141,15 @@ class Loop:
             self._refuse_non_finite(step, values["loss"])
             for name, value in {**values, "steps": 1.0}.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
-        images = len(logs) * self._batches.batch_size
+        images = self._batches.images_before(self.progress.step) - self._batches.images_before(first)
         speed = self._clock.lap(images)
         self._console.advance(images)
         self._console.note(loss=f"{logs[-1]['loss']:.4f}")
         rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
         means = {name: float(np.mean([values[name] for values in logs])) for name in logs[0]}
         means["train/loss"] = means.pop("loss")
-        self._board.scalars(self.progress.step, {**means, "learning_rate": rate, "speed/images_per_second": speed})
+        with pictures("TensorBoard's curves of these steps"):
+            self._board.scalars(self.progress.step, {**means, "learning_rate": rate, "speed/images_per_second": speed})
 
     def _refuse_non_finite(self, step: int, loss: float) -> None:
         if not np.isfinite(loss):
@@ -165,9 +170,9 @@ class Loop:
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
         progress.sums, progress.epoch = {}, epoch
-        better = measured and values["validation/robust"] > progress.best
+        better = measured and self._improved(values)
         if better:
-            progress.best, progress.best_epoch = values["validation/robust"], epoch
+            progress.best_epoch = epoch
             save_network(self._trainer.averaged.network, self._folder / "best.keras")
         if self._patience is not None and measured:
             progress.stopped = epoch - progress.best_epoch >= self._patience
@@ -179,11 +184,20 @@ class Loop:
             save_network(self._trainer.averaged.network, kept)
         progress.history.append({"epoch": epoch, "step": progress.step, **values})
         write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
-        self._board.scalars(progress.step, values)
-        if measured:
-            self._after_epoch(self._board, progress.step)
         self._checkpoints.save()
+        with pictures("TensorBoard's curves and images of this epoch"):
+            self._board.scalars(progress.step, values)
+            if measured:
+                self._after_epoch(self._board, progress.step)
         self._print_epoch(values, better)
+
+    def _improved(self, values: dict[str, float]) -> bool:
+        """Whether these are the best accuracies so far; then they are remembered."""
+        progress, found = self.progress, (values[f"validation/{self._best_by}"], values["validation/clean"])
+        better = found > (progress.best, progress.best_clean)
+        if better:
+            progress.best, progress.best_clean = found
+        return better
 
     def _print_epoch(self, values: dict[str, float], better: bool) -> None:
         shown = {**values, "train/loss": values["train/epoch_loss"], "speed/images_per_second": self._clock.training()}

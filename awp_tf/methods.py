@@ -1,7 +1,7 @@
 """Training methods: what the attack maximises, and what the optimizer minimises.
 
-`objective` is the inner problem (per image), `loss` the outer one (a scalar, the mean over the
-batch). AWP climbs the same outer loss that the optimizer descends. Each call of `predict` in `loss`
+`objective` is the inner problem, `loss` the outer one, both per image; the trainer takes the (weighted) mean
+over the batch. AWP climbs the same outer loss that the optimizer descends. Each call of `predict` in `loss`
 moves the BatchNorm statistics once, in the order of the calls, which is that of the references.
 """
 
@@ -36,7 +36,7 @@ class Method(Protocol):
         ...
 
     def loss(self, predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """What training minimises: a scalar, the mean over the batch."""
+        """What training minimises, per image, [B]."""
         ...
 
 
@@ -51,8 +51,8 @@ class Standard:
         return lambda z: cross_entropy(predict(z), y)
 
     def loss(self, predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy on clean images."""
-        return tf.reduce_mean(cross_entropy(predict(x), y))
+        """Cross-entropy on clean images."""
+        return cross_entropy(predict(x), y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,8 @@ class AT:
         return lambda z: cross_entropy(predict(z), y)
 
     def loss(self, predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy on adversarial images."""
-        return tf.reduce_mean(cross_entropy(predict(x_adv), y))
+        """Cross-entropy on adversarial images."""
+        return cross_entropy(predict(x_adv), y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +97,10 @@ class TRADES:
         return lambda z: kl_divergence(clean, predict(z))
 
     def loss(self, predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Mean over the batch; gradients flow through both arguments of the KL."""
+        """Gradients flow through both arguments of the KL."""
         adversarial = predict(x_adv)
         clean = predict(x)
-        return tf.reduce_mean(cross_entropy(clean, y) + self.beta * kl_divergence(clean, adversarial))
+        return cross_entropy(clean, y) + self.beta * kl_divergence(clean, adversarial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,8 @@ class MART:
         return lambda z: cross_entropy(predict(z), y)
 
     def loss(self, predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Mean over the batch."""
+        """The boosted cross-entropy, and the weighted KL."""
         clean = predict(x)
         adversarial = predict(x_adv)
         regularizer = mart_regularizer(clean, adversarial, y)
-        return tf.reduce_mean(boosted_cross_entropy(adversarial, y) + self.beta * regularizer)
+        return boosted_cross_entropy(adversarial, y) + self.beta * regularizer

@@ -116,6 +116,18 @@ def relative_norm(weights: Weights, nearby: Weights) -> tf.Tensor:
     return tf.linalg.global_norm(v) / (tf.linalg.global_norm(weights) + 1e-20)
 
 
+def relative_norms(names: Sequence[str], weights: Weights, nearby: Weights) -> dict[str, tf.Tensor]:
+    """||v|| / ||w|| as "v_over_w/<group>", for each group of kernels: the first part of their variables' names."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        if weights[index].shape.rank >= 2:
+            groups.setdefault(name.split("/")[0].split(".")[0], []).append(index)
+    return {
+        f"v_over_w/{group}": relative_norm([weights[i] for i in places], [nearby[i] for i in places])
+        for group, places in groups.items()
+    }
+
+
 def _unit(direction: tf.Tensor) -> tf.Tensor:
     """Direction at length one; zero where it has none."""
     return direction / (tf.norm(direction) + 1e-20)

@@ -8,11 +8,14 @@ import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from awp_tf.board import Board
+from awp_tf.board import Board, pictures
 from awp_tf.checks import UserError
-from awp_tf.files import write_text
+from awp_tf.files import is_part, write_text
 
 Result = dict[str, dict[str, float]]
+Identity = Mapping[str, object]
+
+_DATA = "data.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,8 @@ class RunFolder:
     def __post_init__(self) -> None:
         """Raises UserError where the folder is another's."""
         files = self.path.iterdir() if self.path.is_dir() else [self.path] if self.path.exists() else []
-        if all(file.name == ".lock" for file in files):  # perhaps left by a run that was killed at once
+        # Perhaps left by a run that was killed at once: config.gin comes last of the first files.
+        if all(file.name in (".lock", _DATA) or is_part(file) for file in files):
             return
         if not self._config_file.is_file():
             raise UserError(f"{self.path}: expected a new or empty folder or one of a run; choose another --workdir.")
@@ -44,18 +48,26 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def opened(self, hparams: Mapping[str, str | int | float]) -> Iterator[None]:
+    def opened(self, hparams: Mapping[str, str | int | float], data: Identity) -> Iterator[None]:
         """Makes the folder, unless it is there already, and keeps other processes out of it.
 
+        Args:
+            hparams: For TensorBoard.
+            data: What the run is trained on; see awp_tf.data.Source.identity.
+
         Raises:
-            UserError: The folder cannot be written, or another process trains in it.
+            UserError: The folder cannot be written, another process trains in it, or it began with other data.
         """
         with locked(self.path):
-            if not self._config_file.exists():
+            if self._config_file.exists():
+                require_same_data(self.path, data)
+            else:
+                write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
                 write_text(self._config_file, self.config)
-                board = Board(self.path / "tensorboard")
-                board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
-                board.hparams(hparams)
+                with pictures("TensorBoard's page of the configuration"):
+                    board = Board(self.path / "tensorboard")
+                    board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
+                    board.hparams(hparams)
             yield
 
     def result(self) -> Result | None:
@@ -76,6 +88,27 @@ class RunFolder:
     @property
     def _result_file(self) -> pathlib.Path:
         return self.path / "result.json"
+
+
+def require_same_data(path: pathlib.Path, data: Identity) -> None:
+    """Compares data with those that a run began with; runs of older versions remember nothing.
+
+    Args:
+        path: The folder of the run.
+        data: See awp_tf.data.Source.identity.
+
+    Raises:
+        UserError: They are others: images were added, classes renamed, another version was downloaded.
+    """
+    if not (path / _DATA).is_file():
+        return
+    trained: Identity = json.loads((path / _DATA).read_text(encoding="utf-8"))
+    for name, there in trained.items():
+        if data.get(name) != there:
+            raise UserError(
+                f"{path}: its data have changed since training began: {name} {there}, now {data.get(name)}; "
+                "put them back, or train in another --workdir (--network and --data take a network to other data)."
+            )
 
 
 def epoch_file(folder: pathlib.Path, epoch: int) -> pathlib.Path:
@@ -104,6 +137,8 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"{path}: another process is working in it; choose another --workdir.") from None
+        except OSError as error:  # some network disks know no locks
+            print(f"warning: {path} cannot be locked ({error.strerror}); see that no other process works in it.")
         yield

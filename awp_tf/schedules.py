@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least, not_negative, positive
+from awp_tf.checks import UserError, at_least, not_negative, one_of, positive
 
 T = TypeVar("T")
 
@@ -153,6 +153,7 @@ class Linear(Schedule):
         return Interpolated(self.initial, self.epochs, points, (1.0, 1.0, 0.1, 0.01))(epoch)
 
 
+@keras.saving.register_keras_serializable(package="awp_tf")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule of epochs as a learning rate of 0-based steps.
 
@@ -173,19 +174,38 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
         self.whole_epochs = whole_epochs
+        self._dtype = keras.config.floatx()
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The rate at a 0-based step, in Keras' float type."""
+        """The rate at a 0-based step, in the float type that Keras had when this was made."""
         step = tf.cast(step, tf.int64)
         if self.whole_epochs:
             epoch = tf.cast(step // self.steps_per_epoch + 1, tf.float64)
         else:
             epoch = tf.cast(step + 1, tf.float64) / self.steps_per_epoch
-        return tf.cast(self.schedule(epoch), keras.config.floatx())
+        return tf.cast(self.schedule(epoch), self._dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """What from_config takes: the schedule by its name and settings."""
+        schedule = {"class_name": type(self.schedule).__name__, **dataclasses.asdict(self.schedule)}  # type: ignore[call-overload]
+        return {"schedule": schedule, "steps_per_epoch": self.steps_per_epoch, "whole_epochs": self.whole_epochs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LearningRate":
+        """The inverse of get_config, for the schedules of this module.
+
+        Raises:
+            UserError: The schedule is another's.
+        """
+        settings = dict(config["schedule"])
+        kinds = {kind.__name__: kind for kind in (Constant, Warmup, Piecewise, Cosine, Interpolated, Cyclic, Linear)}
+        name = settings.pop("class_name")
+        one_of("LearningRate.schedule", name, kinds)
+        return cls(kinds[name](**settings), config["steps_per_epoch"], config["whole_epochs"])
 
 
 def at_epoch(part: T, epoch: tf.Tensor, dtype: tf.DType = tf.float32) -> T:
-    """A copy of a dataclass with every schedule in it, at any depth, replaced by its value now.
+    """A copy of a dataclass with every schedule in it, at any depth and in lists too, replaced by its value now.
 
     Args:
         part: An attack, method or perturbation; returned as it is if nothing in it is scheduled.
@@ -194,6 +214,9 @@ def at_epoch(part: T, epoch: tf.Tensor, dtype: tf.DType = tf.float32) -> T:
     """
     if isinstance(part, Schedule):
         return tf.cast(part(epoch), dtype)
+    if isinstance(part, (tuple, list)):
+        now = [at_epoch(each, epoch, dtype) for each in part]
+        return type(part)(now) if any(a is not b for a, b in zip(now, part, strict=True)) else part
     if not dataclasses.is_dataclass(part) or isinstance(part, type):
         return part
     old = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}

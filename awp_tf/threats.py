@@ -6,6 +6,8 @@ things: how to project onto the ball, which unit step climbs steepest, and how t
 
 import dataclasses
 import fractions
+import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import tensorflow as tf
@@ -14,6 +16,10 @@ from awp_tf import random
 from awp_tf.checks import UserError, one_of, positive
 
 T = TypeVar("T")
+
+_PIXELS = "images: expected pixels in [0, 1], received values between"
+_ADVICE = "(divide 0..255 by 255; epsilon is in the same unit)."
+_ROUNDING = 1e-3
 
 
 class Threat(Protocol):
@@ -44,6 +50,10 @@ class Threat(Protocol):
         """The length of delta [B, H, W, C], shape [B]."""
         ...
 
+    def reach(self, shape: Sequence[int]) -> float:
+        """The epsilon whose ball holds the whole pixel box of images of a shape (H, W, C)."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Linf:
@@ -53,7 +63,7 @@ class Linf:
         epsilon: The radius, in (0, 1]; a text such as "8/255" is read as a fraction.
     """
 
-    epsilon: float = 8 / 255
+    epsilon: float
 
     def __post_init__(self) -> None:
         """Raises UserError where epsilon is not a radius in pixel units."""
@@ -79,6 +89,10 @@ class Linf:
         """See Threat."""
         return tf.reduce_max(tf.abs(delta), axis=[1, 2, 3])
 
+    def reach(self, shape: Sequence[int]) -> float:
+        """See Threat."""
+        return 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class L2:
@@ -88,7 +102,7 @@ class L2:
         epsilon: The radius in units of [0, 1] pixels, in (0, 10]; "128/255" is read as a fraction.
     """
 
-    epsilon: float = 128 / 255
+    epsilon: float
 
     def __post_init__(self) -> None:
         """Raises UserError where epsilon is not a radius in pixel units."""
@@ -117,6 +131,10 @@ class L2:
         """See Threat."""
         return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3]))
 
+    def reach(self, shape: Sequence[int]) -> float:
+        """See Threat."""
+        return math.sqrt(math.prod(shape))
+
 
 def parse(text: str) -> Threat:
     """The ball that a text such as "linf:8/255" or "l2:0.5" means.
@@ -130,6 +148,38 @@ def parse(text: str) -> Threat:
     if not epsilon:
         raise UserError(f"threat: expected a radius too, for instance {kind}:8/255, received {text!r}.")
     return kinds[kind](epsilon)  # type: ignore[arg-type]  # a text is read as a fraction
+
+
+def require_one_ball(balls: Mapping[str, Threat | None]) -> None:
+    """Raises UserError unless all balls are the same; None (no attack at all) goes with any.
+
+    Args:
+        balls: By what uses them: {"training": Linf(8 / 255), "validation": ...}.
+    """
+    used = {name: ball for name, ball in balls.items() if ball is not None}
+    if len({repr(ball) for ball in used.values()}) > 1:
+        said = ", ".join(f"{name} {ball}" for name, ball in used.items())
+        raise UserError(
+            f"threat: expected one ball in all parts of a run, received {said}; bind the threat of each part "
+            "(gin: THREAT for all), or say train.one_ball = False where they are meant to differ."
+        )
+
+
+def require_pixels(x: tf.Tensor) -> tf.Tensor:
+    """X, once its values are known to be in [0, 1]; in a graph that is found out as it runs (not by XLA).
+
+    Raises:
+        UserError: They are not; a thousandth is granted to the rounding of those who resize. In a graph it is
+            tf.errors.InvalidArgumentError with the same text.
+    """
+    inside = tf.reduce_all((x >= -_ROUNDING) & (x <= 1 + _ROUNDING))
+    if tf.executing_eagerly():
+        if not inside:
+            raise UserError(f"{_PIXELS} {float(tf.reduce_min(x)):g} and {float(tf.reduce_max(x)):g} {_ADVICE}")
+        return x
+    check = tf.debugging.Assert(inside, [_PIXELS, tf.reduce_min(x), "and", tf.reduce_max(x), _ADVICE])
+    with tf.control_dependencies([check]):
+        return tf.identity(x)
 
 
 def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

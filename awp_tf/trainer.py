@@ -10,17 +10,18 @@ from awp_tf import random, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
 from awp_tf.checks import UserError, at_least, not_negative
-from awp_tf.functional import Recorder, Tensors, bind, frozen, read
+from awp_tf.examples import examples, plainly
+from awp_tf.functional import Recorder, Tensors, bind, frozen, read, require_logits
 from awp_tf.methods import Method
-from awp_tf.perturbations import Identity, Perturbation, relative_norm
+from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
 
 
 class RobustTrainer(keras.Model):
     """Trains a network with any choice of method, attack and weight perturbation.
 
-    Works with `compile(optimizer)` and `fit(dataset)` of plain Keras, and inside
-    `strategy.run(trainer.train_step, ...)`. Everything random is a function of seed and the
+    Works with `compile(optimizer)` and `fit` of plain Keras (arrays or datasets, sample and class weights, callbacks,
+    metrics), and inside `strategy.run(trainer.train_step, ...)`. Everything random is a function of seed and the
     optimizer's step count, so a resumed run repeats what an uninterrupted one does.
 
     Attributes:
@@ -35,6 +36,7 @@ class RobustTrainer(keras.Model):
         method: Method,
         attack: Attack,
         perturbation: Perturbation = Identity(),
+        perturb_from: float = 0.0,
         weight_decay: float = 0.0,
         alternations: int = 1,
         averaging: Callable[[keras.Model], Averaging] = Latest,
@@ -49,6 +51,7 @@ class RobustTrainer(keras.Model):
             method: Inner objective and outer loss.
             attack: Maximises the objective over images.
             perturbation: Maximises the outer loss over weights.
+            perturb_from: After how many epochs; before that the weights are not perturbed.
             weight_decay: Times the (perturbed) weights, added to every gradient.
             alternations: How often attack and perturbation take turns (A in the paper).
             averaging: Latest or EMA; called with network.
@@ -57,25 +60,32 @@ class RobustTrainer(keras.Model):
             xla: Compile attack and gradients; "auto" does so where there is a GPU.
 
         Raises:
-            UserError: A setting makes no sense.
+            UserError: A setting makes no sense, or the network is no classifier of images that gives logits.
         """
         super().__init__(name="robust_trainer")
         not_negative("RobustTrainer.weight_decay", weight_decay)
+        not_negative("RobustTrainer.perturb_from", perturb_from)
         at_least("RobustTrainer.alternations", alternations, 1)
+        require_logits(network)
+        jit = _resolve_xla(xla)
+        _require_synchronizable(network, jit=jit, in_loop=method.attack_in_training_mode)
         self.network = network
         self.averaged = averaging(network)
         self.averaged_network = self.averaged.network
         self.method, self.attack, self.perturbation = method, attack, perturbation
-        self.weight_decay, self.alternations = weight_decay, alternations
+        self.perturb_from, self.weight_decay, self.alternations = perturb_from, weight_decay, alternations
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        jit = _resolve_xla(xla)
         self._craft = _compiled(self._craft_pure, jit)
         self._gradients = _compiled(self._gradients_pure, jit)
         self._clean_accuracy = keras.metrics.Mean("clean_accuracy")
         self._robust_accuracy = keras.metrics.Mean("robust_accuracy")
+        self.built = True  # its only weights are those of the network, which is
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
-        """As keras.Model.compile, without a loss: that is the method's business."""
+        """As keras.Model.compile, without a loss: that is the method's business.
+
+        Metrics are taken on clean images in evaluation mode, which costs one more forward pass a step.
+        """
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
         self.optimizer.build(self.network.trainable_variables)
 
@@ -83,36 +93,76 @@ class RobustTrainer(keras.Model):
         """Logits of the network under training."""
         return self.network(x, training=training)
 
-    def train_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step on images [B, H, W, C] and labels [B].
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As keras.Model.fit.
+
+        Raises:
+            UserError: Pixels are not in [0, 1], or labels are not those of the network.
+        """
+        with plainly():
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As keras.Model.evaluate; errors as in fit."""
+        with plainly():
+            return super().evaluate(*args, **kwargs)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As keras.Model.train_on_batch; errors as in fit."""
+        with plainly():
+            return super().train_on_batch(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the network alone (averaged.network), which is all that others need; so does ModelCheckpoint."""
+        self.averaged.network.save(*args, **kwargs)
+
+    def train_step(self, batch: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        """One step on images [B, H, W, C] and labels [B], and weights [B] of the examples where there are any.
 
         Returns:
             "loss", the outer loss at the nearby weights, and ||v|| / ||w|| per group of layers; the
             same on every replica.
         """
-        x, y = batch
+        x, y, sample_weight = examples(batch, self.network.outputs[0].shape[-1])
         step = tf.convert_to_tensor(self.optimizer.iterations.value)
         epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
         weights = read(self.network.trainable_variables)
         state = read(self.network.non_trainable_variables)
 
-        x_adv, nearby = self._search(weights, state, x, y, epoch, step)
-        loss, gradients, state = self._gradients(nearby, state, x, x_adv, y, epoch)
+        measured = self._measured(x, y, sample_weight)
+        x_adv, nearby = self._search(weights, state, x, y, sample_weight, epoch, step)
+        loss, gradients, state = self._gradients(nearby, state, x, x_adv, y, sample_weight, epoch)
         self._write(nearby, gradients, state, step)
-        return {"loss": replicas.mean([loss])[0], **self._relative_norms(weights, nearby)}
+        sizes = relative_norms([v.path for v in self.network.trainable_variables], weights, nearby)
+        return {"loss": replicas.mean([loss])[0], **sizes, **measured}
 
-    def test_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def test_step(self, batch: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
-        x, y = batch
+        x, y, sample_weight = examples(batch, self.network.outputs[0].shape[-1])
         predict = frozen(self.network)
         x_adv = self.attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
         before, after = (tf.argmax(predict(images), -1) == tf.cast(y, tf.int64) for images in (x, x_adv))
         for metric, right in ((self._clean_accuracy, before), (self._robust_accuracy, before & after)):
-            metric.update_state(tf.cast(right, tf.float32))
-        return {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
+            metric.update_state(tf.cast(right, tf.float32), sample_weight)
+        accuracies = {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
+        return {**accuracies, **self._measured(x, y, sample_weight)}
+
+    def _measured(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """The metrics that compile was given."""
+        if self._compile_metrics is None:
+            return {}
+        self._compile_metrics.update_state(y, frozen(self.network)(x), sample_weight)
+        return dict(self._compile_metrics.result())
 
     def _search(
-        self, weights: Tensors, state: Tensors, x: tf.Tensor, y: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor
+        self,
+        weights: Tensors,
+        state: Tensors,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        epoch: tf.Tensor,
+        step: tf.Tensor,
     ) -> tuple[tf.Tensor, Tensors]:
         """The worst inputs and the worst weights, found in turns; each turn goes on from the last."""
         perturbation = at_epoch(self.perturbation, epoch, weights[0].dtype)
@@ -122,10 +172,13 @@ class RobustTrainer(keras.Model):
             x_adv = self._craft(nearby, state, x, y, epoch, noise, x_adv)
 
             def ascent(at: Tensors, x_adv: tf.Tensor = x_adv) -> Tensors:
-                return replicas.mean(self._gradients(at, state, x, x_adv, y, epoch)[1])
+                return replicas.mean(self._gradients(at, state, x, x_adv, y, sample_weight, epoch)[1])
 
             same_everywhere = random.make_seed(self.seed, random.WEIGHTS, step, turn)
-            nearby = start = perturbation(weights, ascent, same_everywhere, start)
+            worst = perturbation(weights, ascent, same_everywhere, start)
+            # The pass is made in either case: replicas cannot meet inside a tf.cond.
+            begun = epoch >= self.perturb_from
+            nearby = start = [tf.where(begun, n, w) for n, w in zip(worst, weights, strict=True)]
         return x_adv, nearby
 
     def _craft_pure(
@@ -143,13 +196,23 @@ class RobustTrainer(keras.Model):
         return attack(method.objective(predict, x, y), x, seed, start)
 
     def _gradients_pure(
-        self, weights: Tensors, state: Tensors, x: tf.Tensor, x_adv: tf.Tensor, y: tf.Tensor, epoch: tf.Tensor
+        self,
+        weights: Tensors,
+        state: Tensors,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        epoch: tf.Tensor,
     ) -> tuple[tf.Tensor, Tensors, Tensors]:
         """Outer loss, its gradient at weights, and the state its forward passes leave behind."""
         predict = Recorder(self.network, weights, state)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            loss = at_epoch(self.method, epoch, x.dtype).loss(predict, x, x_adv, y)
+            losses = at_epoch(self.method, epoch, x.dtype).loss(predict, x, x_adv, y)
+            if sample_weight is not None:  # as Keras: the mean is over the examples, not over their weights
+                losses *= tf.cast(sample_weight, losses.dtype)
+            loss = tf.reduce_mean(losses)
         return loss, tape.gradient(loss, weights, unconnected_gradients="zero"), predict.state
 
     def _write(self, nearby: Tensors, gradients: Tensors, state: Tensors, step: tf.Tensor) -> None:
@@ -160,20 +223,17 @@ class RobustTrainer(keras.Model):
             variable.assign(value)
         self.averaged.update(step)
 
-    def _relative_norms(self, weights: Tensors, nearby: Tensors) -> dict[str, tf.Tensor]:
-        """||v|| / ||w|| for each group of layers (the first part of their names)."""
-        groups: dict[str, list[int]] = {}
-        for index, variable in enumerate(self.network.trainable_variables):
-            if len(variable.shape) >= 2:
-                groups.setdefault(variable.path.split("/")[0].split(".")[0], []).append(index)
-        return {
-            f"v_over_w/{name}": relative_norm([weights[i] for i in group], [nearby[i] for i in group])
-            for name, group in groups.items()
-        }
-
 
 def _compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
     return tf.function(function, jit_compile=True, autograph=False) if jit else function
+
+
+def _require_synchronizable(network: keras.Model, *, jit: bool, in_loop: bool) -> None:
+    """Statistics over all replicas meet in the middle of a pass, which neither XLA nor a loop allows."""
+    synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
+    if synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1 and (jit or in_loop):
+        why = "XLA (say xla=False)" if jit else "an attack in training mode (say attack_in_training_mode=False)"
+        raise UserError(f"{network.name}: synchronized=True on several devices does not work with {why}.")
 
 
 def _resolve_xla(xla: bool | str) -> bool:

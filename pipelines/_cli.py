@@ -1,18 +1,16 @@
-"""What all commands share: flags, gin, and errors of one line with exit code 2."""
+"""What all commands share: the flags of a configuration, and gin, which is known here and nowhere else."""
 
 import contextlib
 import difflib
-import importlib.util  # noqa: F401  (gin 0.5 uses it without importing it)
+import importlib.util  # (gin 0.5 uses it without importing it)
 import inspect
+import logging
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import absl.app
 import absl.flags
-import absl.logging
 import gin
 
 from awp_tf import (
@@ -32,7 +30,6 @@ from awp_tf import (
     threats,
 )
 from awp_tf.checks import UserError
-from awp_tf.interrupt import Interrupted
 
 T = TypeVar("T")
 
@@ -65,6 +62,9 @@ absl.flags.DEFINE_multi_string(
 absl.flags.DEFINE_multi_string(
     "gin_bindings", [], "One setting; may be repeated. Examples: EPOCHS=50, AWP.gamma=0.005, Linf.epsilon=\"'4/255'\""
 )
+absl.flags.DEFINE_multi_string(
+    "import", [], "A Python module with networks, data or attacks of your own (@gin.configurable); may be repeated."
+)
 
 
 def register() -> None:
@@ -83,51 +83,87 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
         root: What has to be bound for the files to be of the right kind.
 
     Returns:
-        The resolved configuration, in a form that can be parsed again.
+        The resolved configuration, in a form that can be parsed again; it holds no import lines.
 
     Raises:
         UserError: A name is not known (the nearest is suggested), or the syntax is wrong.
     """
+    _import_parts()
     register()
     gin.clear_config()
     gin.add_config_file_search_path(str(_ROOT))
     for file in files:
         _require_file(file)
     try:
-        gin.parse_config_files_and_bindings(
-            list(files), list(bindings), finalize_config=False, print_includes_and_imports=False
-        )
-    except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
+        with _without_search_log():
+            gin.parse_config_files_and_bindings(
+                list(files), list(bindings), finalize_config=False, print_includes_and_imports=False
+            )
+    except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError, ImportError) as error:
         raise UserError(_explain(error, bindings)) from error
     text = gin.config_str(max_line_length=120)
+    if "dynamic_registration" in text:
+        raise UserError("--gin_file: expected no dynamic_registration; name your module by --import instead.")
+    text = re.sub(r"^(import|from) .*\n+", "", text, flags=re.MULTILINE)
     if root not in text:
         raise UserError(f"--gin_file: expected {_FIRST[root]} first, then your other files.")
     _check_macros(text, files, bindings)
     return str(text)
 
 
-def main(command: Callable[[Sequence[str]], object]) -> None:
-    """Runs a command under absl, and turns its errors into one line and an exit code."""
+def parse_run(folder: pathlib.Path, files: Sequence[str], bindings: Sequence[str]) -> str:
+    """Parses the configuration that a run saved, then files and bindings that change it.
 
-    def run(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
-            sys.exit(_complain(UserError(f"expected only flags, received {argv[1]!r}; see --help.")))
-        try:
-            command(argv)
-        except UserError as error:
-            sys.exit(_complain(error))
-        except Interrupted as stop:
-            print(
-                f"\n{_first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
+    A run's folder is data, perhaps another person's: nothing in it is imported.
+
+    Raises:
+        UserError: See parse; or the saved configuration would import or include something.
+    """
+    saved = folder / "config.gin"
+    try:
+        statements = list(gin.config_parser.ConfigParser(saved.read_text(encoding="utf-8"), _Inert()))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise UserError(
+            f"{saved}: expected the configuration of a run, which this is not ({first_line(error)})."
+        ) from error
+    for statement in statements:
+        if not isinstance(statement, gin.config_parser.BindingStatement):
+            raise UserError(
+                f"{saved}, line {statement.location.line_num}: expected settings only, received an import or "
+                "an include, which would run another person's code. Name modules of your own by --import."
             )
-            sys.exit(128 + stop.signum)
-        except KeyboardInterrupt:
-            print("\nstopped by SIGINT; the same command goes on from the last checkpoint.", file=sys.stderr)
-            sys.exit(130)
+    return parse([str(saved), *files], bindings)
 
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    with _usage_errors_exit_with_2():
-        absl.app.run(run, flags_parser=absl.flags.FLAGS)
+
+class _Inert(gin.config_parser.ParserDelegate):
+    """Reads a configuration without looking anything up."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        """Means nothing."""
+
+    def macro(self, macro_name: str) -> None:
+        """Means nothing."""
+
+
+def _import_parts() -> None:
+    """Imports the modules that hold a person's own parts."""
+    for module in absl.flags.FLAGS["import"].value:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(
+                f"--import: expected a module that can be imported, received {module!r} ({error})."
+            ) from error
+
+
+@contextlib.contextmanager
+def _without_search_log() -> Iterator[None]:
+    """Without a line of gin's for every place where a file is not."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def call(root: Callable[..., T], **arguments: object) -> T:
@@ -141,7 +177,7 @@ def call(root: Callable[..., T], **arguments: object) -> T:
     except TypeError as error:
         if "No values supplied by Gin" not in str(error):
             raise
-        raise UserError(f"{_first_line(error)}; bind it in a gin file or with --gin_bindings.") from error
+        raise UserError(f"{first_line(error)}; bind it in a gin file or with --gin_bindings.") from error
 
 
 def default_workdir(files: Sequence[str]) -> str:
@@ -149,22 +185,9 @@ def default_workdir(files: Sequence[str]) -> str:
     return str(pathlib.Path("runs") / "+".join(pathlib.Path(file).stem for file in files))
 
 
-def _complain(error: UserError) -> int:
-    print(f"error: {_first_line(error)}", file=sys.stderr)
-    return 2
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What the error says, without the lines that gin adds."""
     return str(error).strip().splitlines()[0]
-
-
-@contextlib.contextmanager
-def _usage_errors_exit_with_2() -> Iterator[None]:
-    try:
-        yield
-    except absl.flags.Error as error:
-        sys.exit(_complain(UserError(f"{error}; see --help.")))
 
 
 def _require_file(file: str) -> None:
@@ -192,6 +215,7 @@ def _explain(error: Exception, bindings: Sequence[str]) -> str:
         hint = _did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
     elif missing:
         hint = _did_you_mean(missing[1].split("/")[-1], [thing.__name__ for thing in _CONFIGURABLE])
+        hint = hint or " A part of your own is made known by --import=<its module>."
     return f"{first}{hint}{f' ({place[0]})' if place else ''}"
 
 

@@ -1,16 +1,30 @@
-"""Flags of the commands that look at a network: evaluate, landscape."""
+"""Flags of the commands that look at networks (evaluate, landscape, export), and what they mean together.
 
+--workdir is always the folder of a run; --network one of its networks (best, last, epoch-0010) or a file; without
+--workdir, --network is a file and --data says on which images.
+"""
+
+import dataclasses
 import pathlib
+import re
+from collections.abc import Sequence
 
 import absl.flags
 
 from awp_tf.checks import UserError
+from awp_tf.data import Source, Split
+from awp_tf.files import local
+from awp_tf.run_folder import epoch_file, kept_epochs, require_same_data
 from pipelines import _cli
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 WORKDIR = absl.flags.DEFINE_string("workdir", None, "A run's folder.")
 OUTPUT = absl.flags.DEFINE_string("output", None, "Where the results go; by default a folder inside the run's.")
-NETWORK = absl.flags.DEFINE_string("network", None, "A .keras file (evaluate also takes the folder of a SavedModel).")
+NETWORK = absl.flags.DEFINE_string(
+    "network",
+    None,
+    "With --workdir: which of its networks (best, last, epoch-0010), or a .keras file. Without: a file, and --data.",
+)
 DATA = absl.flags.DEFINE_string(
     "data",
     None,
@@ -22,13 +36,77 @@ BATCH = absl.flags.DEFINE_integer("batch_size", None, "Images at a time.")
 SEED = absl.flags.DEFINE_integer("seed", None, "What all noise depends on.")
 
 
-def finished_run(folder: str) -> pathlib.Path:
-    """The folder of a finished run.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of pipelines.train, read; gin is configured as the run was.
+
+    Attributes:
+        path: Its folder.
+        config: Its configuration, with what --gin_file and --gin_bindings change.
+        source: Its data; they are the same as when training began.
+        train: Its training images.
+    """
+
+    path: pathlib.Path
+    config: str
+    source: Source
+    train: Split
+
+
+def run(folder: str) -> Run:
+    """Reads a run, finished or not.
 
     Raises:
-        UserError: It is not.
+        UserError: It is none, its data have changed, or --data was given as well.
     """
-    path = pathlib.Path(folder)
-    if not (path / "result.json").is_file():
-        raise UserError(f"--workdir: expected the folder of a finished run (with result.json), received {folder!r}.")
-    return path
+    if DATA.value:
+        raise UserError("--data: expected it without --workdir; a run has its own data, and results go to --output.")
+    path = local(folder)
+    if not (path / "config.gin").is_file():
+        raise UserError(f"--workdir: expected the folder of a run (with config.gin), received {folder!r}.")
+    flags = absl.flags.FLAGS
+    config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
+    source, train, _ = _cli.call(_cli.experiment.Data).load()
+    require_same_data(path, source.identity)
+    return Run(path, config, source, train)
+
+
+def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | None, pathlib.Path]]:
+    """(Name, epoch or None, file) of each network of a run, or of a file.
+
+    Args:
+        path: Of the run.
+        names: "best", "last", "epoch-0010", "epochs" (all that were kept), or a .keras file.
+
+    Raises:
+        UserError: There is no such network (yet).
+    """
+    result: list[tuple[str, int | None, pathlib.Path]] = []
+    kept = kept_epochs(path)
+    for name in names:
+        number = re.fullmatch(r"epoch-?(\d+)", name)
+        if name == "epochs":
+            result += [(f"epoch {epoch}", epoch, file) for epoch, file in kept.items()]
+        elif number:
+            result.append((f"epoch {int(number[1])}", int(number[1]), epoch_file(path, int(number[1]))))
+        elif name in ("best", "last"):
+            result.append((name, None, path / f"{name}.keras"))
+        else:
+            result.append((pathlib.Path(name).stem, None, local(name)))
+    missing = [str(file) for _, _, file in result if not file.exists()]
+    if missing or not result:
+        raise UserError(
+            f"--network: expected best, last, epoch-0010 or epochs of {path} (train.keep_every), or a file; "
+            f"there is no {', '.join(missing) or 'kept epoch'}."
+        )
+    return result
+
+
+def require_alone() -> None:
+    """Raises UserError unless --network and --data were given, and nothing that only goes with a run."""
+    if not NETWORK.value or not DATA.value:
+        raise UserError(
+            "expected --workdir (the folder of a run), or --network=model.keras with --data (cifar10, digits, mine.npz)."
+        )
+    if absl.flags.FLAGS.gin_file or absl.flags.FLAGS.gin_bindings:
+        raise UserError("--gin_file, --gin_bindings: expected them with --workdir only.")

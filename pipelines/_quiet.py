@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up log, which no setting turns off.
+"""Imports TensorFlow and Keras as this project needs them, without the start-up log, which no setting turns off.
 
 The log goes past Python straight to file descriptor 2, so that is where it is caught; if the import
 fails, everything is shown.
@@ -9,6 +9,9 @@ import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Whatever a person's environment says for other projects: this one is made of TensorFlow and Keras 3.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["TF_USE_LEGACY_KERAS"] = "0"
 
 with tempfile.TemporaryFile() as log:
     stderr = os.dup(2)
@@ -23,3 +26,7 @@ with tempfile.TemporaryFile() as log:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
+
+import keras
+
+keras.config.set_image_data_format("channels_last")  # keras.json may say otherwise

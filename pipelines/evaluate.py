@@ -1,13 +1,13 @@
 """Measures how robust a network is: AutoAttack and others, with checks and a robustness card.
 
-    python -m pipelines.evaluate --gin_file=gin/trades_awp.gin --workdir=runs/trades_awp
     python -m pipelines.evaluate --workdir=runs/trades_awp
-    python -m pipelines.evaluate --network=model.keras --data=cifar10 --threat=linf:8/255 --workdir=out
+    python -m pipelines.evaluate --workdir=runs/trades_awp --network=last
+    python -m pipelines.evaluate --network=model.keras --data=cifar10 --threat=linf:8/255 --output=out
 
-The first evaluates best.keras of a finished run on the recipe's data, with the recipe's protocol; the
-second takes the recipe from the run. The third evaluates any network from [0, 1] images to logits. Results
-go to <workdir>/evaluation, in the third form to --workdir itself; --output says otherwise. The same command
-goes on with an unfinished evaluation.
+The first evaluates best.keras of a run on the run's data, with the run's protocol (--gin_file changes it); the second
+another of its networks. The third evaluates any network from [0, 1] images to logits. Results go to
+<workdir>/evaluation, or evaluations/<network>; --output says otherwise. The same command goes on with an unfinished
+evaluation.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from awp_tf import cpu, robustness, threats
 from awp_tf.checks import UserError
 from awp_tf.data.named import named
 from awp_tf.robustness import Classifier, Protocol, Subject
-from pipelines import _cli, _flags
+from awp_tf.strategy import use_gpus
+from pipelines import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
@@ -41,10 +42,11 @@ _STRICT = absl.flags.DEFINE_bool("strict", False, "Exit with code 1 where a chec
 
 def run(argv: Sequence[str]) -> None:
     """Reads the network and the data, evaluates, prints the table."""
+    use_gpus(1)
     cpu.prepare()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
-    prepare = _given_network if _flags.NETWORK.value and not absl.flags.FLAGS.gin_file else _finished_run
-    subject, protocol, output = prepare()
+    subject, protocol, output = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
+    print(subject.summary, flush=True)
     card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
     failed = [check for check in card["checks"] if not check["passed"]]
     print(f"\n{robustness.results(card)}\n")
@@ -58,47 +60,37 @@ def run(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _finished_run() -> tuple[Subject, Protocol, str]:
-    """The best network of a run (or another, for its data and protocol)."""
-    flags = absl.flags.FLAGS
-    if not _flags.WORKDIR.value:
-        raise UserError(
-            "--workdir: expected the folder of a finished run, received none; or give --network and --data."
-        )
-    path = _flags.finished_run(_flags.WORKDIR.value)
-    if _flags.DATA.value:
-        raise UserError("--data: expected it with --network only; a run's data is that of its recipe.")
-    config = _cli.parse([str(path / "config.gin"), *flags.gin_file], flags.gin_bindings)
+def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
+    """A network of a run, on the run's data and by its protocol."""
+    run = _flags.run(folder)
+    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
+    if others:
+        raise UserError("--network: expected one network to evaluate, received epochs.")
     protocol = _changed(_cli.call(Protocol))
-    data = _cli.call(_cli.experiment.Data)
-    classifier = robustness.load(_flags.NETWORK.value or str(path / "best.keras"))
-    source, train, _ = data.load()
     subject = Subject(
-        classifier,
-        {"test": source.test, "train": train},
-        name=path.name,
-        data=source.name,
-        class_names=source.class_names,
+        robustness.load(str(file)),
+        {"test": run.source.test, "train": run.train},
+        name=run.path.resolve().name,
+        data=run.source.name,
+        class_names=run.source.class_names,
         transfer=_transfer(),
-        config=config,
+        config=run.config,
     )
-    return subject, protocol, _flags.OUTPUT.value or str(path / "evaluation")
+    place = "evaluation" if name == "best" else f"evaluation_{name.replace(' ', '_')}"
+    return subject, protocol, _flags.OUTPUT.value or str(run.path / place)
 
 
-def _given_network() -> tuple[Subject, Protocol, str]:
+def _of_network() -> tuple[Subject, Protocol, str]:
     """Any network on any data."""
-    if not _flags.DATA.value:
-        raise UserError("--data: expected what to evaluate on, for instance cifar10, digits or mine.npz.")
-    if absl.flags.FLAGS.gin_bindings:
-        raise UserError("--gin_bindings: expected them with a --gin_file only.")
-    protocol = _changed(Protocol())
+    _flags.require_alone()
+    protocol = _changed(Protocol(threats.parse(_flags.THREAT.value or "linf:8/255")))
     classifier = robustness.load(_flags.NETWORK.value)
     found = named(_flags.DATA.value, protocol.parts, classifier.shape)
     name = pathlib.Path(_flags.NETWORK.value).stem
     subject = Subject(
         classifier, found.splits, name=name, data=_flags.DATA.value, class_names=found.class_names, transfer=_transfer()
     )
-    return subject, protocol, _flags.OUTPUT.value or _flags.WORKDIR.value or f"evaluations/{name}"
+    return subject, protocol, _flags.OUTPUT.value or f"evaluations/{name}"
 
 
 def _changed(protocol: Protocol) -> Protocol:
@@ -120,4 +112,4 @@ def _transfer() -> Classifier | None:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

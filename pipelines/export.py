@@ -20,8 +20,10 @@ from awp_tf.checks import UserError
 from awp_tf.data.named import named
 from awp_tf.data.sources import Split, spread
 from awp_tf.export import Export, Product, export, export_onnx, read_card
+from awp_tf.files import local
 from awp_tf.robustness import load
-from pipelines import _cli, _flags
+from awp_tf.strategy import use_gpus
+from pipelines import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
@@ -41,10 +43,11 @@ def run(argv: Sequence[str]) -> None:
     for flag in (_flags.THREAT, _flags.EXAMPLES, _flags.BATCH, _flags.SEED):
         if flag.present:
             raise UserError(f"--{flag.name}: plays no part in an export.")
-    settings, product = _of_run() if _flags.WORKDIR.value else _of_network()
+    use_gpus(1)
+    settings, product = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     given = {"keep": _KEEP.value, "floats": _FLOATS.value}
     settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
-    base = _flags.OUTPUT.value or "serving"
+    base = str(local(_flags.OUTPUT.value or "serving"))
     if _FORMAT.value == "onnx":
         print(f"written: {export_onnx(product, base)}")
         return
@@ -57,36 +60,27 @@ def run(argv: Sequence[str]) -> None:
     print("from outside: docs/serving.md")
 
 
-def _of_run() -> tuple[Export, Product]:
-    """The best network of a finished run (or another of its networks, with --network)."""
-    if _flags.DATA.value:
-        raise UserError("--data: expected it with --network only; a run has its own.")
-    path = _flags.finished_run(_flags.WORKDIR.value)
-    network = pathlib.Path(_flags.NETWORK.value or path / "best.keras")
-    flags = absl.flags.FLAGS
-    _cli.parse([str(path / "config.gin"), *flags.gin_file], flags.gin_bindings)
-    settings = _cli.call(Export)
-    source = _cli.call(_cli.experiment.Data).source()
-    evaluation = path / "evaluation" / "evaluation.json"
-    product = Product(
-        _MODEL.value or _plain(path.resolve().name),
-        network,
-        _pixels(source.test),
-        source.class_names,
-        _card(network, evaluation if evaluation.is_file() and not _flags.NETWORK.value else None),
+def _of_run(folder: str) -> tuple[Export, Product]:
+    """A network of a run: the best one unless --network says otherwise."""
+    run = _flags.run(folder)
+    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
+    if others:
+        raise UserError("--network: expected one network to export, received epochs.")
+    place = "evaluation" if name == "best" else f"evaluation_{name.replace(' ', '_')}"
+    evaluation = run.path / place / "evaluation.json"
+    return _cli.call(Export), Product(
+        _MODEL.value or _plain(run.path.resolve().name),
+        file,
+        _pixels(run.source.test),
+        run.source.class_names,
+        _card(file, evaluation if evaluation.is_file() else None),
     )
-    return settings, product
 
 
 def _of_network() -> tuple[Export, Product]:
     """Any network, with images to try it on."""
-    if not _flags.NETWORK.value or not _flags.DATA.value:
-        raise UserError(
-            "expected --workdir of a finished run, or --network=model.keras with --data (images to try it on)."
-        )
-    if absl.flags.FLAGS.gin_file or absl.flags.FLAGS.gin_bindings:
-        raise UserError("--gin_file, --gin_bindings: expected them with --workdir only.")
-    network = pathlib.Path(_flags.NETWORK.value)
+    _flags.require_alone()
+    network = local(_flags.NETWORK.value)
     if network.suffix != ".keras":
         raise UserError(f"--network: expected a .keras file to export, received {_flags.NETWORK.value!r}.")
     found = named(_flags.DATA.value, ("test",), load(str(network)).shape)
@@ -120,4 +114,4 @@ def _plain(name: str) -> str:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

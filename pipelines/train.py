@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from pipelines import _cli
+from awp_tf.files import local
+from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _WORKDIR = absl.flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<names of the gin files>.")
@@ -20,9 +21,10 @@ def run(argv: Sequence[str]) -> None:
     flags = absl.flags.FLAGS
     if not flags.gin_file:
         raise _cli.UserError("--gin_file: expected a recipe, received none; try --gin_file=gin/trades_awp.gin.")
+    workdir = local(_WORKDIR.value or _cli.default_workdir(flags.gin_file))
     config = _cli.parse(flags.gin_file, flags.gin_bindings)
-    _cli.call(_cli.experiment.train, workdir=_WORKDIR.value or _cli.default_workdir(flags.gin_file), config=config)
+    _cli.call(_cli.experiment.train, workdir=str(workdir), config=config)
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

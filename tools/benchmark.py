@@ -20,7 +20,7 @@ import absl.flags
 import numpy as np
 import tensorflow as tf
 
-from pipelines import _cli
+from pipelines import _cli, _main
 from tools import reference_step, serving_speed
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
@@ -93,4 +93,4 @@ def _report(size: int, seconds: dict[str, list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

@@ -19,7 +19,7 @@ from awp_tf import cpu, threats
 from awp_tf.console import table
 from awp_tf.data.named import named
 from awp_tf.data.sources import spread
-from pipelines import _cli
+from pipelines import _main
 from tools.official_autoattack import Official, ours, row
 
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of fra31/auto-attack.", required=True)
@@ -53,4 +53,4 @@ def run(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

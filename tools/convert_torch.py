@@ -16,7 +16,7 @@ import numpy as np
 from awp_tf.checkpoints import save_network
 from awp_tf.checks import UserError
 from awp_tf.networks import load_torch_weights
-from pipelines import _cli
+from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _CHECKPOINT = absl.flags.DEFINE_string("checkpoint", None, "The .pt or .pth file.", required=True)
@@ -65,4 +65,4 @@ def run(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

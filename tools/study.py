@@ -22,7 +22,7 @@ from awp_tf.run_folder import locked
 from awp_tf.study import Record, Study, Trial, read_records, write_report
 from awp_tf.study.record import record_of, write_record
 from awp_tf.study.worker import Worker, shares_of_cores
-from pipelines import _cli
+from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _OUTPUT = absl.flags.DEFINE_string("output", None, "Where records, tables and figures go.", required=True)
@@ -99,4 +99,4 @@ def _report(study: Study, output: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-    _cli.main(run)
+    _main.main(run)

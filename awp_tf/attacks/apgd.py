@@ -10,7 +10,7 @@ from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import LOSSES, Problem, climb, misclassified, pick
 from awp_tf.checks import at_least, one_of
 from awp_tf.random import ImageSeeds
-from awp_tf.threats import Linf, Threat, box, per_image
+from awp_tf.threats import Threat, box, per_image
 
 _MOMENTUM = 0.75  # weight of the new step against the last one
 _RHO = 0.75  # a window with fewer improving steps than this fraction halves the step
@@ -58,7 +58,7 @@ class APGD:
         eot: Gradients averaged at each point, for randomised networks.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     loss: str = "ce"
     iterations: int = 100
     restarts: int = 1

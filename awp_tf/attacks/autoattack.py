@@ -12,7 +12,7 @@ from awp_tf.attacks.search import Once, Search
 from awp_tf.attacks.spsa import SPSA
 from awp_tf.attacks.square import Square
 from awp_tf.checks import UserError, at_least, one_of
-from awp_tf.threats import Linf, Threat
+from awp_tf.threats import Threat
 
 VERSIONS: Mapping[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -55,7 +55,7 @@ class AutoAttack:
         queries: Of Square.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     version: str = "standard"
     attacks: tuple[str, ...] = ()
     iterations: int = 100

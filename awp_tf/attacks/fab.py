@@ -10,7 +10,7 @@ from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, climb, misclassified, pick
 from awp_tf.checks import at_least, not_negative
 from awp_tf.random import ImageSeeds
-from awp_tf.threats import Linf, Threat, per_image
+from awp_tf.threats import Threat, per_image
 
 _OVERSHOOT = 1.05  # eta: how far beyond the boundary a step goes
 _BACK = 0.9  # beta: how much of the perturbation is kept once the image is misclassified
@@ -46,7 +46,7 @@ class FAB:
         targets: How many target classes; 0 considers all classes in each step.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     iterations: int = 100
     restarts: int = 1
     targets: int = 9

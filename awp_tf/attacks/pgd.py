@@ -9,11 +9,16 @@ from awp_tf import random
 from awp_tf.attacks.objectives import Objective
 from awp_tf.attacks.starts import Start, UniformStart, ZeroStart
 from awp_tf.checks import at_least, positive
-from awp_tf.threats import Linf, Threat, box
+from awp_tf.threats import Threat, box, require_pixels
 
 
 class Attack(Protocol):
     """A search for the worst image near each x."""
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball it searches; None where it moves nothing."""
+        ...
 
     def __call__(
         self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
@@ -33,6 +38,8 @@ class Attack(Protocol):
 class Clean:
     """No attack: the null object that turns a robust method into ordinary training."""
 
+    threat = None
+
     def __call__(
         self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
@@ -51,7 +58,7 @@ class PGD:
         start: Where to begin.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     steps: int = 10
     relative_step_size: float = 0.25
     start: Start = UniformStart()
@@ -65,6 +72,7 @@ class PGD:
         self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack."""
+        x = require_pixels(x)
         first = self.start(self.threat, x, seed) if start is None else start - x
         step_size = self.relative_step_size * self.threat.epsilon
 
@@ -98,12 +106,17 @@ class Restarts:
         times: How often.
     """
 
-    attack: Attack = PGD()
+    attack: Attack
     times: int = 5
 
     def __post_init__(self) -> None:
         """Raises UserError where times is not at least 1."""
         at_least("Restarts.times", self.times, 1)
+
+    @property
+    def threat(self) -> Threat | None:
+        """That of the attack."""
+        return self.attack.threat
 
     def __call__(
         self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None

@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from awp_tf import losses
 from awp_tf.attacks.objectives import Predict
-from awp_tf.attacks.pgd import PGD, Attack
+from awp_tf.attacks.pgd import Attack
 from awp_tf.checks import at_least, one_of
 from awp_tf.random import ImageSeeds
+from awp_tf.threats import Threat
 
 State = Any
 
@@ -54,6 +55,11 @@ class Search(Protocol):
     Every state has the fields `fooled`, bool [B], and `adversarial`, [B, H, W, C]: an image of the ball
     that is misclassified where fooled holds, and any image elsewhere.
     """
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball it searches."""
+        ...
 
     @property
     def steps(self) -> int:
@@ -101,7 +107,7 @@ class Once:
         restarts: How often.
     """
 
-    attack: Attack = PGD(steps=20)
+    attack: Attack
     loss: str = "ce"
     restarts: int = 1
     targets = 0
@@ -112,6 +118,11 @@ class Once:
         """Raises UserError where a setting makes no sense."""
         one_of("Once.loss", self.loss, LOSSES)
         at_least("Once.restarts", self.restarts, 1)
+
+    @property
+    def threat(self) -> Threat | None:
+        """That of the attack."""
+        return self.attack.threat
 
     def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
         """See Search."""
@@ -134,12 +145,17 @@ class Transfer:
     """
 
     source: Predict = dataclasses.field(repr=False)
-    search: Once = Once()
+    search: Once
     name: str = ""
     restarts = 1
     targets = 0
     steps = 1
     lucky = False
+
+    @property
+    def threat(self) -> Threat | None:
+        """That of the search."""
+        return self.search.threat
 
     def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
         """See Search."""

@@ -10,7 +10,7 @@ from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, misclassified, pick
 from awp_tf.checks import UserError, at_least, positive
 from awp_tf.losses import margin
-from awp_tf.threats import Linf, Threat, box
+from awp_tf.threats import Threat, box
 
 _DECAYS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 _PAIRS = 8  # classified at a time, so that memory does not grow with samples
@@ -39,7 +39,7 @@ class SPSA:
         restarts: Runs.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     iterations: int = 100
     samples: int = 256
     learning_rate: float = 0.01

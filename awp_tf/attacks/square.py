@@ -11,7 +11,7 @@ from awp_tf.attacks.search import Problem, misclassified, pick
 from awp_tf.attacks.windows import Stripes, Tiles
 from awp_tf.checks import at_least
 from awp_tf.losses import margin
-from awp_tf.threats import L2, Linf, Threat
+from awp_tf.threats import L2, Threat
 
 
 class SquareState(NamedTuple):
@@ -45,7 +45,7 @@ class Square:
         first_size: Part of the image that the first windows cover.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     queries: int = 5000
     restarts: int = 1
     first_size: float = 0.8
@@ -97,5 +97,5 @@ class Square:
         )
 
     def _geometry(self, clean: tf.Tensor) -> Stripes:
-        kinds = {Linf: Stripes, L2: Tiles}
-        return kinds[type(self.threat)](clean, self.threat.epsilon, self.queries, self.first_size)
+        kind = Tiles if isinstance(self.threat, L2) else Stripes
+        return kind(clean, self.threat.epsilon, self.queries, self.first_size)

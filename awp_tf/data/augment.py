@@ -51,6 +51,11 @@ class PadCropFlip:
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """See Augment."""
         batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+        if self.mode == "reflect" and self.pad >= min(height, width):
+            raise UserError(
+                f"PadCropFlip.pad: expected less than the {min(height, width)} pixels of a side to reflect, received "
+                f"{self.pad}; bind a smaller one, or AUGMENT = @NoAugment()."
+            )
         kind = "REFLECT" if self.mode == "reflect" else "CONSTANT"
         padded = tf.pad(images, [[0, 0], [self.pad, self.pad], [self.pad, self.pad], [0, 0]], kind)
         offsets = _integers(seed.fold(0), [batch, 2], 2 * self.pad + 1)

@@ -45,6 +45,8 @@ class Batches:
             raise UserError(
                 f"batch_size: expected at most the {len(self.split)} training images, received {self.batch_size}."
             )
+        # An augmentation that does not fit the images says so here, before anything is written.
+        self.augment(tf.constant(self.split.images[:1]), make_seed(self.seed, DATA))
 
     @property
     def images_per_epoch(self) -> int:
@@ -55,6 +57,11 @@ class Batches:
     def steps_per_epoch(self) -> int:
         """How many batches an epoch has."""
         return -(-self.images_per_epoch // self.batch_size)
+
+    def images_before(self, step: int) -> int:
+        """How many images the steps 0..step-1 use."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        return epoch * self.images_per_epoch + turn * self.batch_size
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1: (images [B, H, W, C], labels [B])."""
@@ -99,11 +106,14 @@ def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Sp
     """
     total = len(split)
     if count is None:
-        count = min(1000, round(0.02 * total))
-    elif isinstance(count, float) and count < 1:
+        count = min(1000, max(1, round(0.02 * total)))
+    elif isinstance(count, float) and 0 < count < 1:
         count = round(count * total)
-    if not 0 < count < total:
-        raise UserError(f"validation: expected between 1 and {total - 1} of {total} images, received {count}.")
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < total:
+        raise UserError(
+            f"validation: expected a whole number between 1 and {total - 1} (there are {total} images), or a fraction "
+            f"below 1, received {count!r}."
+        )
     order = np.random.RandomState(seed).permutation(total)
     return split.take(np.sort(order[int(count) :])), split.take(np.sort(order[: int(count)]))
 

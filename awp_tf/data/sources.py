@@ -1,6 +1,7 @@
 """Where images come from. Every source is read whole into memory and checked before training."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import zipfile
@@ -66,6 +67,16 @@ class Source:
     def shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
         return self.train.images.shape[1:]
+
+    @functools.cached_property
+    def identity(self) -> dict[str, object]:
+        """What a run remembers of its data, to notice later that they are others."""
+        return {
+            "class names": list(self.class_names),
+            "classes": self.classes,
+            "training images": f"{len(self.train)}, SHA-256 {self.train.digest()}",
+            "test images": f"{len(self.test)}, SHA-256 {self.test.digest()}",
+        }
 
 
 def digits() -> Source:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from awp_tf.attacks import PGD, Attack
+from awp_tf.attacks import Attack
 from awp_tf.checks import UserError, at_least, not_negative, one_of
+from awp_tf.threats import Threat
 
 SHARPNESS_AT = (0.25, 0.5, 1.0)
 
@@ -48,7 +49,7 @@ class Landscape:
         seed: What directions and noise depend on.
     """
 
-    attack: Attack = PGD()
+    attack: Attack
     alphas: Alphas = "-1:1:21"
     directions: int = 3
     awp_length: float = 0.05
@@ -69,6 +70,11 @@ class Landscape:
         if self.examples is not None:
             at_least("Landscape.examples", self.examples, 1)
         _ = self.curves  # alphas are checked before any network is read
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball of the attack."""
+        return self.attack.threat
 
     @property
     def curves(self) -> list[Curve]:

@@ -6,6 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from awp_tf.checks import UserError
+
+CHANNELS_LAST = "channels_last"  # said outright: a person's keras.json may say otherwise
+
 
 @keras.saving.register_keras_serializable(package="awp_tf")
 class Normalize(keras.layers.Layer):
@@ -21,10 +25,28 @@ class Normalize(keras.layers.Layer):
             mean: One number per channel, or one for all; None is 0.
             std: Likewise; None is 1.
             **kwargs: As for every Keras layer.
+
+        Raises:
+            UserError: A standard deviation is not above 0.
         """
         super().__init__(**kwargs)
-        self.mean = _floats(mean)
-        self.std = _floats(std)
+        self.mean = _floats("mean", mean)
+        self.std = _floats("std", std)
+        if self.std and min(self.std) <= 0:
+            raise UserError(f"std: expected numbers > 0, received {self.std}.")
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        """Nothing is created, but a wrong length would broadcast in silence.
+
+        Raises:
+            UserError: There is neither one number nor one for each channel.
+        """
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and len(values) not in (1, shape[-1]):
+                raise UserError(
+                    f"{name}: expected one number, or one for each of the {shape[-1]} channels of the images, received "
+                    f"{values}; bind MEAN and STD with the data (gin/data/any_tfds.gin, image_folder.gin, npz.gin)."
+                )
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Normalises x [B, H, W, C]."""
@@ -172,11 +194,21 @@ def conv(
     """
     padding = "same"
     if stride > 1 and size > 1:
-        x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}.pad")(x)
+        x = keras.layers.ZeroPadding2D(size // 2, CHANNELS_LAST, name=f"{name}.pad")(x)
         padding = "valid"
     return keras.layers.Conv2D(
-        filters, size, stride, padding, use_bias=False, kernel_initializer=initializer, name=name
+        filters, size, stride, padding, CHANNELS_LAST, use_bias=False, kernel_initializer=initializer, name=name
     )(x)
+
+
+def normalized_images(
+    shape: Sequence[int], mean: Sequence[float] | None, std: Sequence[float] | None, *, normalize: bool
+) -> tuple[Any, Any]:
+    """The input of a network for images of a shape (H, W, C), and that input normalised."""
+    dtype = at_least_float32()
+    inputs = keras.Input(tuple(shape), name="images", dtype=dtype)
+    statistics = (mean, std) if normalize else (None, None)
+    return inputs, Normalize(*statistics, name="normalize", dtype=dtype)(inputs)
 
 
 def bn_relu(x: Any, *, synchronized: bool, name: str) -> Any:
@@ -189,7 +221,10 @@ def at_least_float32() -> str:
     return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
-def _floats(values: Sequence[float] | None) -> list[float] | None:
+def _floats(name: str, values: Sequence[float] | float | None) -> list[float] | None:
     if values is None:
         return None
-    return [float(v) for v in (values if isinstance(values, Sequence) else [values])]
+    try:
+        return [float(v) for v in (values if isinstance(values, Sequence) else [values])]
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: expected a number for each channel, received {values!r}.") from None

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from awp_tf.checks import at_least
-from awp_tf.networks.layers import Normalize, at_least_float32, bn_relu, conv
+from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, bn_relu, conv, normalized_images
 
 
 def preact_resnet18(
@@ -16,6 +16,7 @@ def preact_resnet18(
     width: int = 64,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalize: bool = True,
     synchronized: bool = False,
 ) -> keras.Model:
     """Images in [0, 1] to logits; 11,172,170 parameters at the defaults.
@@ -26,6 +27,7 @@ def preact_resnet18(
         width: Channels of the first stage; the others have 2, 4 and 8 times as many.
         mean: Subtracted from the pixels, per channel.
         std: Divides them.
+        normalize: False leaves the pixels as they are, whatever mean and std are (TRADES, MART).
         synchronized: Whether BatchNorm shares its statistics between replicas.
 
     Returns:
@@ -35,15 +37,14 @@ def preact_resnet18(
         UserError: A size is not a whole number >= 1.
     """
     at_least("preact_resnet18.width", width, 1)
-    inputs = keras.Input(tuple(shape), name="images", dtype=at_least_float32())
-    x = Normalize(mean, std, name="normalize", dtype=at_least_float32())(inputs)
+    inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     x = conv(x, width, initializer=_torch_default(), name="conv1")
     for stage in range(4):
         for index in range(2):
             stride = 2 if stage > 0 and index == 0 else 1
             x = _block(x, width * 2**stage, stride, synchronized, f"layer{stage + 1}.{index}")
     x = bn_relu(x, synchronized=synchronized, name="bn")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(CHANNELS_LAST, name="pool")(x)
     logits = keras.layers.Dense(
         classes,
         kernel_initializer=_torch_default(),

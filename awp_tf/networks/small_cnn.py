@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from awp_tf.checks import at_least
-from awp_tf.networks.layers import Normalize, at_least_float32
+from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, normalized_images
 
 
 def small_cnn(
@@ -15,6 +15,7 @@ def small_cnn(
     width: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalize: bool = True,
 ) -> keras.Model:
     """Images in [0, 1] to logits: four 3x3 convolutions, two poolings, two dense layers.
 
@@ -24,26 +25,27 @@ def small_cnn(
         width: Channels of the first two convolutions; the others have twice as many.
         mean: Subtracted from the pixels, per channel.
         std: Divides them.
+        normalize: False leaves the pixels as they are, whatever mean and std are (TRADES, MART).
 
     Raises:
         UserError: A size is too small.
     """
     at_least("small_cnn.width", width, 1)
     at_least("small_cnn.shape", min(shape[:2]), 4)
-    inputs = keras.Input(tuple(shape), name="images", dtype=at_least_float32())
-    x = Normalize(mean, std, name="normalize", dtype=at_least_float32())(inputs)
+    inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     for stage, filters in enumerate((width, 2 * width), start=1):
         for index in (1, 2):
             x = keras.layers.Conv2D(
                 filters,
                 3,
                 padding="same",
+                data_format=CHANNELS_LAST,
                 activation="relu",
                 kernel_initializer="he_normal",
                 name=f"conv{stage}.{index}",
             )(x)
-        x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
+        x = keras.layers.MaxPooling2D(data_format=CHANNELS_LAST, name=f"pool{stage}")(x)
+    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
     x = keras.layers.Dense(8 * width, activation="relu", kernel_initializer="he_normal", name="dense")(x)
     logits = keras.layers.Dense(classes, dtype=at_least_float32(), name="logits")(x)
     return keras.Model(inputs, logits, name="small_cnn")

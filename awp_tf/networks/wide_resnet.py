@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from awp_tf.checks import UserError, at_least
-from awp_tf.networks.layers import Normalize, at_least_float32, bn_relu, conv
+from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, bn_relu, conv, normalized_images
 
 
 def wide_resnet(
@@ -17,6 +17,7 @@ def wide_resnet(
     width: int = 10,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalize: bool = True,
     synchronized: bool = False,
 ) -> keras.Model:
     """Images in [0, 1] to logits; 46,160,474 parameters at the defaults, 36,479,194 at depth 28.
@@ -28,6 +29,7 @@ def wide_resnet(
         width: The widening factor k.
         mean: Subtracted from the pixels, per channel.
         std: Divides them.
+        normalize: False leaves the pixels as they are, whatever mean and std are (TRADES, MART).
         synchronized: Whether BatchNorm shares its statistics between replicas.
 
     Returns:
@@ -41,15 +43,14 @@ def wide_resnet(
     at_least("wide_resnet.depth", depth, 10)
     if (depth - 4) % 6:
         raise UserError(f"wide_resnet.depth: expected 6n + 4 (16, 22, 28, 34, ...), received {depth}.")
-    inputs = keras.Input(tuple(shape), name="images", dtype=at_least_float32())
-    x = Normalize(mean, std, name="normalize", dtype=at_least_float32())(inputs)
+    inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     x = conv(x, 16, initializer=_kaiming_fan_out(), name="conv1")
     for group in range(3):
         for index in range((depth - 4) // 6):
             stride = 2 if group > 0 and index == 0 else 1
             x = _block(x, 16 * width * 2**group, stride, synchronized, f"block{group + 1}.layer.{index}")
     x = bn_relu(x, synchronized=synchronized, name="bn1")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(CHANNELS_LAST, name="pool")(x)
     logits = keras.layers.Dense(
         classes,
         kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ import tensorflow as tf
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf.attacks.objectives import Predict
 from awp_tf.checks import UserError
+from awp_tf.functional import require_classifier, require_network
 
 _MOST_CONSTANTS = 20_000_000  # parameters; a graph has to stay below 2 GB, and is written more than once
 
@@ -64,8 +63,8 @@ def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Class
     Raises:
         UserError: It does not map [B, H, W, C] to [B, K].
     """
-    inputs, outputs = (getattr(network, name, None) or [] for name in ("inputs", "outputs"))
-    _require_classifier(name or network.name, inputs, outputs)
+    require_network(network, name)
+    inputs, outputs = network.inputs, network.outputs
     return Classifier(
         name=network.name,
         predict=_in_full_precision(_evaluated(network), inputs[0].dtype),
@@ -114,7 +113,7 @@ def _saved_model(path: pathlib.Path) -> Classifier:
     signature = loaded.signatures[name]
     inputs = list(signature.structured_input_signature[1].items())
     outputs = list(signature.structured_outputs.items())
-    _require_classifier(path, [spec for _, spec in inputs], [spec for _, spec in outputs])
+    require_classifier(str(path), [spec for _, spec in inputs], [spec for _, spec in outputs])
     (key, spec), (output, logits) = inputs[0], outputs[0]
 
     def call(x: tf.Tensor) -> tf.Tensor:
@@ -161,23 +160,6 @@ def _full(dtype: str) -> str:
 def _in_full_precision(predict: Predict, dtype: str) -> Predict:
     """Images and logits of 32 bits at least, also where the network itself takes and gives fewer."""
     return lambda x: tf.cast(predict(tf.cast(x, dtype)), _full(dtype))
-
-
-def _require_classifier(name: object, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Of symbolic tensors or specs."""
-    given, made = ([_sizes(t) for t in tensors] for tensors in (inputs, outputs))
-    fit = len(given) == len(made) == 1 and len(given[0]) == 4 and len(made[0]) == 2
-    if not fit or given[0][0] is not None or None in given[0][1:] or (made[0][1] or 0) < 2:
-        raise UserError(
-            f"{name}: expected a network from images [B, H, W, C] of fixed size, B open, to logits [B, K], K >= 2, "
-            f"received one from {given} to {made}."
-        )
-    if not tf.as_dtype(inputs[0].dtype).is_floating:
-        raise UserError(f"{name}: expected an input of floats in [0, 1], received {tf.as_dtype(inputs[0].dtype).name}.")
-
-
-def _sizes(tensor: Any) -> tuple[int | None, ...]:
-    return tuple(tf.TensorShape(tensor.shape)) if tf.TensorShape(tensor.shape).rank is not None else ()
 
 
 def _digest_of(network: keras.Model) -> str:

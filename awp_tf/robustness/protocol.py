@@ -10,7 +10,7 @@ from awp_tf.attacks import PGD, Once, Search, Transfer
 from awp_tf.attacks.autoattack import AutoAttack, Cascade, named
 from awp_tf.checks import UserError, at_least, one_of, positive
 from awp_tf.robustness.classifier import Classifier
-from awp_tf.threats import Linf, Threat
+from awp_tf.threats import Threat
 
 _SHARE = 32  # images that a core searches at a time: what of them is in the making should stay in its cache
 
@@ -33,7 +33,7 @@ class Protocol:
         check_examples: On how many images masked gradients are looked for.
     """
 
-    threat: Threat = Linf()
+    threat: Threat
     attacks: str | Sequence[Item] = "standard"
     relative_step_size: float = 0.25
     examples: int | None = None
@@ -115,8 +115,7 @@ class Protocol:
             return Cascade({"transfer": Transfer(transfer.predict, search, f"{transfer.name} {transfer.digest}")})
         if isinstance(item, str):
             return named(item, self.threat, classes=classes, relative_step_size=self.relative_step_size)
-        ball = getattr(getattr(item, "attack", item), "threat", self.threat)
-        if ball != self.threat:
+        if item.threat != self.threat:
             raise UserError(f"attacks: expected all in {self.threat}, received {item}; bind its threat too.")
         return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
 

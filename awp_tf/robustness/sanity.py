@@ -19,7 +19,7 @@ from awp_tf.random import EVALUATION, ImageSeeds, make_seed
 from awp_tf.robustness.attack_pass import runs_of
 from awp_tf.robustness.classifier import Classifier
 from awp_tf.robustness.ledger import ROBUST, Ledger
-from awp_tf.threats import L2, Linf, Threat
+from awp_tf.threats import Threat
 
 BLACK_BOX = ("square", "spsa", "transfer")
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of epsilon, where the curve is measured
@@ -76,6 +76,7 @@ class Sanity:
     seed: int = 0
     batch_size: int = 250
     randomised: bool = False
+    _attacks: dict[int, Callable[..., tf.Tensor]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def looks(self) -> dict[str, Callable[[], Any]]:
         """What is to be done, by name; each gives what JSON can hold, and conclude() takes it all together."""
@@ -149,16 +150,21 @@ class Sanity:
         return [*steps, *((_CURVE_STEPS, epsilon) for epsilon in self._epsilons())]
 
     def _epsilons(self) -> list[float]:
-        everything = {Linf: 1.0, L2: float(np.sqrt(np.prod(self.classifier.shape)))}[type(self.threat)]
+        everything = self.threat.reach(self.classifier.shape)
         return [*(m * self.threat.epsilon for m in MULTIPLES if m * self.threat.epsilon < everything), everything]
 
     def _name(self, steps: int, epsilon: float) -> str:
         return f"PGD-{steps} at {epsilon!r}"
 
-    @functools.cache  # noqa: B019  (one trace for all epsilons; it lives as long as the object)
     def _attack(self, steps: int) -> Callable[..., tf.Tensor]:
+        """One trace for all epsilons, kept as long as this object."""
+        if steps not in self._attacks:
+            self._attacks[steps] = self._traced(steps)
+        return self._attacks[steps]
+
+    def _traced(self, steps: int) -> Callable[..., tf.Tensor]:
         def wrong(x: tf.Tensor, labels: tf.Tensor, image: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
-            threat = type(self.threat)(epsilon)  # type: ignore[call-arg]
+            threat = dataclasses.replace(self.threat, epsilon=epsilon)  # type: ignore[type-var]
             seeds = ImageSeeds(make_seed(self.seed, EVALUATION).key, image)
             adversarial = PGD(threat, steps)(lambda z: self._margin(labels, z)[0], x, seeds)
             return misclassified(self.classifier.predict(adversarial), labels)

@@ -30,6 +30,13 @@ class Subject:
     transfer: Classifier | None = None
     config: str = ""
 
+    @property
+    def summary(self) -> str:
+        """What is evaluated, in a line."""
+        images = ", ".join(f"{len(split):,} {part}" for part, split in self.splits.items())
+        names = f" ({', '.join(self.class_names)})" if 0 < len(self.class_names) <= 10 else ""
+        return f"{self.name} on {self.data}: {images} images, {self.classifier.classes} classes{names}"
+
     def __post_init__(self) -> None:
         """Raises UserError where images or classes do not fit the network."""
         network = self.classifier

@@ -69,7 +69,7 @@ def commands(trial: Trial, folder: pathlib.Path, checkpoints: str) -> dict[str, 
     return {
         "train": ["-m", "pipelines.train", *trial.flags, f"--workdir={folder}"],
         "landscape": [
-            *("-m", "pipelines.landscape", f"--workdir={folder}", f"--checkpoints={checkpoints}"),
+            *("-m", "pipelines.landscape", f"--workdir={folder}", f"--network={checkpoints}"),
             f"--output={folder / 'landscape'}",
         ],
     }

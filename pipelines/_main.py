@@ -1,0 +1,79 @@
+"""How every command ends: errors of one line with exit code 2, signals with 128 plus their number."""
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import absl.app
+import absl.flags
+import absl.logging
+import tensorflow as tf
+
+from awp_tf.checks import UserError
+from awp_tf.interrupt import Interrupted
+from pipelines._cli import first_line
+
+_MAKE_ROOM = "Make room, or choose another folder; the same command goes on from what is there."
+
+
+def main(command: Callable[[Sequence[str]], object]) -> None:
+    """Runs a command under absl, and turns its errors into one line and an exit code."""
+
+    def run(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(_complain(UserError(f"expected only flags, received {argv[1]!r}; see --help.")))
+        try:
+            with _plain_failures():
+                command(argv)
+        except UserError as error:
+            sys.exit(_complain(error))
+        except Interrupted as stop:
+            print(
+                f"\n{first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
+            )
+            sys.exit(128 + stop.signum)
+        except KeyboardInterrupt:
+            print("\nstopped by SIGINT; the same command goes on from the last checkpoint.", file=sys.stderr)
+            sys.exit(130)
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    with _usage_errors_exit_with_2():
+        absl.app.run(run, flags_parser=absl.flags.FLAGS)
+
+
+@contextlib.contextmanager
+def _plain_failures() -> Iterator[None]:
+    """What surroundings do to a command: a reader that has gone, a disk that is full."""
+    try:
+        yield
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+        sys.exit(128 + signal.SIGPIPE)
+    except (OSError, tf.errors.OpError) as error:
+        if not _of_disk(error):
+            raise
+        raise UserError(f"cannot be written: {first_line(error)}. {_MAKE_ROOM}") from error
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether a file could not be written for want of room or of permission."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+    return bool(re.search("No space left|File too large|quota exceeded|Read-only file system", str(error)))
+
+
+def _complain(error: UserError) -> int:
+    print(f"error: {first_line(error)}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _usage_errors_exit_with_2() -> Iterator[None]:
+    try:
+        yield
+    except absl.flags.Error as error:
+        sys.exit(_complain(UserError(f"{error}; see --help.")))
