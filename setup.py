@@ -30,6 +30,7 @@ setuptools.setup(
         "numpy>=2,<3",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
+        "pillow>=10,<14",  # BMP files with palettes
         "tqdm>=4.66,<5",
         "tensorflow-serving-api>=2.21,<2.22",  # warm-up requests of an export, and the client
     ],

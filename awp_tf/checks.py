@@ -45,6 +45,11 @@ def of_assertion(error: Exception) -> UserError | None:
     return UserError(" ".join(parts)) if parts else None
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without what is added below it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _real(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 

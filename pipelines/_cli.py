@@ -29,7 +29,7 @@ from awp_tf import (
     study,
     threats,
 )
-from awp_tf.checks import UserError
+from awp_tf.checks import UserError, first_line
 
 T = TypeVar("T")
 
@@ -183,11 +183,6 @@ def call(root: Callable[..., T], **arguments: object) -> T:
 def default_workdir(files: Sequence[str]) -> str:
     """runs/<the names of the gin files>, so that the same command finds its run again."""
     return str(pathlib.Path("runs") / "+".join(pathlib.Path(file).stem for file in files))
-
-
-def first_line(error: Exception) -> str:
-    """What the error says, without the lines that gin adds."""
-    return str(error).strip().splitlines()[0]
 
 
 def _require_file(file: str) -> None:

@@ -106,7 +106,7 @@ def require_alone() -> None:
     """Raises UserError unless --network and --data were given, and nothing that only goes with a run."""
     if not NETWORK.value or not DATA.value:
         raise UserError(
-            "expected --workdir (the folder of a run), or --network=model.keras with --data (cifar10, digits, mine.npz)."
+            "expected --workdir (a run's folder), or --network=model.keras with --data (cifar10, digits, mine.npz)."
         )
     if absl.flags.FLAGS.gin_file or absl.flags.FLAGS.gin_bindings:
         raise UserError("--gin_file, --gin_bindings: expected them with --workdir only.")

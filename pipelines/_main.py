@@ -13,9 +13,8 @@ import absl.flags
 import absl.logging
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.checks import UserError, first_line
 from awp_tf.interrupt import Interrupted
-from pipelines._cli import first_line
 
 _MAKE_ROOM = "Make room, or choose another folder; the same command goes on from what is there."
 

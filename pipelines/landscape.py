@@ -55,9 +55,7 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
         run = _flags.run(folder)
         settings = _changed(_cli.call(Landscape))
         for name, epoch, file in _flags.networks(run.path, names):
-            label = (
-                name if len(folders) == 1 else f"{run.path.name} {name}" if len(names) > 1 or epoch else run.path.name
-            )
+            label = _label(run.path, name, epoch, alone=len(folders) == 1, single=len(names) == 1)
             views.append(View(label, file, run.train, run.source.test, run.source.name, run.path.name, epoch))
         found.append(settings)
         configs.append(run.config)
@@ -70,6 +68,13 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
             "by a flag or by --gin_bindings."
         )
     return views, found[0], "\n".join(configs)
+
+
+def _label(path: pathlib.Path, name: str, epoch: int | None, *, alone: bool, single: bool) -> str:
+    """Short where nothing can be mixed up."""
+    if alone:
+        return name
+    return path.name if single and epoch is None else f"{path.name} {name}"
 
 
 def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:

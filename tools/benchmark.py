@@ -40,7 +40,7 @@ def our_step(files: Sequence[str], bindings: Sequence[str], x: np.ndarray, y: np
     """One training step of a recipe on images x [B, H, W, C] and labels y [B], already traced."""
     _cli.parse(files, bindings)
     recipe = _cli.call(_cli.recipe.Recipe)
-    trainer = recipe.trainer(x.shape[1:], _CLASSES.value, steps_per_epoch=1, seed=0)
+    trainer = recipe.trainer(x.shape[1:], _CLASSES.value, epochs=1, steps_per_epoch=1, seed=0)
     step = tf.function(trainer.train_step, autograph=False)
     batch = tf.constant(x, recipe.dtype), tf.constant(y)
     run = lambda: float(step(batch)["loss"])  # noqa: E731

@@ -1,14 +1,13 @@
 """Images to evaluate on, by a name as a person types it."""
 
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from awp_tf.checks import UserError
-from awp_tf.data.sources import Source, Split, check_split, digits, folder_split, split_of, tfds_source
+from awp_tf.data import folders
+from awp_tf.data.sources import Source, Split, check_split, digits, npz_split, split_of, tfds_source
+from awp_tf.files import local
 
 
 class Named(NamedTuple):
@@ -30,9 +29,9 @@ def named(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
     Raises:
         UserError: There is no such data, or it fails the checks of awp_tf.data.sources.
     """
-    path = pathlib.Path(name)
+    path = local(name)
     if name.endswith(".npz"):
-        found = Named({part: _npz(name, part) for part in parts})
+        found = Named({part: npz_split(name, part) for part in parts})
     elif path.is_dir():
         found = _folder(path, parts, shape)
     else:
@@ -50,15 +49,6 @@ def _tfds(name: str) -> Source:
         raise UserError(f"--data: {name!r} is neither digits nor an .npz file nor a folder; {error}") from error
 
 
-def _npz(name: str, part: str) -> Split:
-    try:
-        with np.load(name, allow_pickle=False) as data:
-            return split_of(data[f"x_{part}"], data[f"y_{part}"])
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        message = f"an .npz file with numeric arrays x_{part} and y_{part}"
-        raise UserError(f"{name}: expected {message}; {error}") from error
-
-
 def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
     height, width, channels = shape
     if height != width or channels not in (1, 3):
@@ -70,8 +60,9 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
         )
     # Labels count through the classes seen in training, where that folder is there.
     counted = path / "train" if (path / "train").is_dir() else next(iter(roots.values()))
-    names = sorted(folder.name for folder in counted.iterdir() if folder.is_dir())
-    strange = {folder.name for root in roots.values() for folder in root.iterdir() if folder.is_dir()} - set(names)
+    names = folders.class_names(counted)
+    strange = {name for root in roots.values() for name in folders.class_names(root)} - set(names)
     if not names or strange:
         raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(strange)}.")
-    return Named({part: folder_split(root, names, height, channels) for part, root in roots.items()}, names)
+    read = {part: split_of(*folders.read(root, names, height, channels)) for part, root in roots.items()}
+    return Named(read, names)

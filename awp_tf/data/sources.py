@@ -3,18 +3,19 @@
 import dataclasses
 import functools
 import hashlib
-import pathlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import sklearn.datasets
-import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least
-from awp_tf.data import tfds_reader
+from awp_tf.checks import UserError, at_least, first_line
+from awp_tf.data import folders, tfds_reader
+from awp_tf.files import local
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+_MOST_LABEL = 10**9  # beyond, they name something else, and int32 would soon end
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,31 +95,43 @@ def npz(path: str) -> Source:
     Raises:
         UserError: The file is missing, is not such a file, or its contents fail the checks.
     """
+    return checked(path, npz_split(path, "train"), npz_split(path, "test"))
+
+
+def npz_split(path: str, part: str) -> Split:
+    """One split of an .npz file: x_<part> and y_<part>; see npz."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            train, test = (split_of(data[f"x_{part}"], data[f"y_{part}"]) for part in ("train", "test"))
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        message = "an .npz file with numeric arrays x_train, y_train, x_test and y_test"
-        raise UserError(f"{path}: expected {message}; {error}") from error
-    return checked(path, train, test)
+        with np.load(local(path), allow_pickle=False) as data:
+            images, labels = data[f"x_{part}"], data[f"y_{part}"]
+    except _UNREADABLE as error:
+        message = f"an .npz file with numeric arrays x_{part} and y_{part}"
+        raise UserError(f"{path}: expected {message}; {first_line(error)}") from error
+    return split_of(images, labels)
 
 
-def tfds_source(name: str, data_dir: str | None = None) -> Source:
+def tfds_source(name: str, data_dir: str | None = None, size: int | None = None) -> Source:
     """An image classification set of tensorflow-datasets, with its train and test splits.
 
     Args:
         name: Its TFDS name: cifar10, cifar100, svhn_cropped, mnist, fashion_mnist, ...
         data_dir: Where it is, or will be; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
+        size: Height and width that all images are resized to; None where they are of one size already.
 
     Raises:
-        UserError: There is no such set, or it is not prepared and cannot be downloaded.
+        UserError: There is no such set, it is not prepared and cannot be downloaded, its images are of several sizes
+            and no size is given, or its labels are no classes.
     """
-    train, test, class_names = tfds_reader.read(name, data_dir)
+    if size is not None:
+        at_least("tfds_source.size", size, 4)
+    train, test, class_names = tfds_reader.read(name, data_dir, size)
     return checked(name, split_of(*train), split_of(*test), class_names)
 
 
 def image_folder(path: str, size: int, channels: int = 3) -> Source:
-    """A folder with train/<class>/* and test/<class>/*: PNG, JPEG, BMP or GIF of any size.
+    """A folder with train/<class>/* and test/<class>/*: PNG, JPEG, WebP, BMP or GIF of any size.
+
+    Hidden and system folders are no classes; files of other kinds, and folders inside a class, are left out, and that
+    is said.
 
     Args:
         path: The folder.
@@ -126,17 +139,19 @@ def image_folder(path: str, size: int, channels: int = 3) -> Source:
         channels: 3 for colour, 1 for grey.
 
     Raises:
-        UserError: Folders are missing, or a file cannot be decoded (it is named).
+        UserError: Folders are missing, a class has no image, or a file cannot be decoded (it is named).
     """
     at_least("image_folder.size", size, 4)
-    roots = [pathlib.Path(path) / part for part in ("train", "test")]
-    names = [sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else [] for root in roots]
+    if channels not in (1, 3):
+        raise UserError(f"image_folder.channels: expected 3 (colour) or 1 (grey), received {channels!r}.")
+    roots = [local(path) / part for part in ("train", "test")]
+    names = [folders.class_names(root) for root in roots]
     if not names[0] or names[0] != names[1]:
         raise UserError(
             f"{path}: expected train/<class>/ and test/<class>/ with the same classes, "
             f"received {names[0] or 'no train classes'} and {names[1] or 'no test classes'}."
         )
-    train, test = (folder_split(root, names[0], size, channels) for root in roots)
+    train, test = (split_of(*folders.read(root, names[0], size, channels)) for root in roots)
     return checked(path, train, test, names[0])
 
 
@@ -152,6 +167,15 @@ def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = (
     classes = len(class_names) or int(train.labels.max()) + 1
     if len(np.unique(train.labels)) < 2:
         raise UserError(f"{name}: expected at least 2 classes to train on, received only {train.labels[0]}.")
+    if classes > len(train):
+        raise UserError(
+            f"{name}: expected labels 0..K-1 that count the classes, received labels up to {classes - 1} for "
+            f"{len(train)} images; number the classes from 0."
+        )
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
+    if len(empty):
+        shown = ", ".join(str(class_names[k] if len(class_names) else k) for k in empty[:5])
+        raise UserError(f"{name}: expected training images of every class, received none of class {shown}.")
     if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
         described = [f"{s.images.dtype} {s.images.shape[1:]}" for s in (train, test)]
         raise UserError(f"{name}: expected alike images to train and test on, received {' and '.join(described)}.")
@@ -177,13 +201,19 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     """Arrays as a split: grey images get a channel, floats are float32, labels int32.
 
     Raises:
-        UserError: Labels are no whole numbers.
+        UserError: Labels are no whole numbers that could count classes, or images no numbers.
     """
+    if images.dtype.kind not in "biuf":
+        raise UserError(f"images: expected numbers, received {images.dtype}.")
     images = images[..., None] if images.ndim == 3 else images
     images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu":
         raise UserError(f"labels: expected whole numbers, received {labels.dtype}.")
+    if len(labels) and int(labels.max()) > _MOST_LABEL:
+        raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
     return Split(images, labels.astype(np.int32))
 
 
@@ -195,6 +225,11 @@ def check_split(name: str, split: Split) -> None:
             f"{name}: expected images [N, H, W, C] and N labels, N > 0, "
             f"received shapes {images.shape} and {labels.shape}."
         )
+    if images.dtype != np.uint8 and not np.isfinite(images).all():
+        bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
+        raise UserError(
+            f"{name}: expected floats in [0, 1], received NaN or infinity in {bad} of {len(images)} images."
+        )
     if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
         raise UserError(
             f"{name}: expected uint8 images in [0, 255] or floats in [0, 1], received floats in "
@@ -202,34 +237,3 @@ def check_split(name: str, split: Split) -> None:
         )
     if labels.min() < 0:
         raise UserError(f"{name}: expected labels >= 0, received {labels.min()}.")
-
-
-def folder_split(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> Split:
-    """The images of root/<class>/*, for the classes in names; see image_folder."""
-    files = [(f, y) for y, n in enumerate(names) for f in _files(root / n) if f.suffix.lower() in _SUFFIXES]
-    if not files:
-        raise UserError(f"{root}: expected {', '.join(_SUFFIXES)} files in its class folders, received none.")
-    images = np.stack([_decode(f, size, channels) for f, _ in files])
-    return Split(images, np.array([y for _, y in files], np.int32))
-
-
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
-    try:
-        content = tf.io.read_file(str(file))
-        colour_only = content.numpy()[:2] in (b"BM", b"GI")  # TensorFlow decodes neither BMP nor GIF to grey
-        image = tf.io.decode_image(content, channels=3 if colour_only else channels, expand_animations=False)
-    except tf.errors.OpError as error:
-        raise UserError(f"{file}: expected a PNG, JPEG, BMP or GIF image, which this is not.") from error
-    if colour_only and channels == 1:
-        image = tf.image.rgb_to_grayscale(image)
-    return resized(image, size, size).numpy()
-
-
-def resized(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """A uint8 image [h, w, C] of any size as [height, width, C]: bilinear, antialiased, rounded."""
-    real = tf.image.resize(image, (height, width), antialias=True)
-    return tf.cast(tf.round(tf.clip_by_value(real, 0, 255)), tf.uint8)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf.checks import UserError
+from awp_tf.checks import UserError, first_line
+from awp_tf.data.folders import resized
 
 _PROBE = "https://storage.googleapis.com"
 _PROBE_SECONDS = 5.0
 
 
-def read(name: str, data_dir: str | None) -> tuple[Any, Any, list[str]]:
+def read(name: str, data_dir: str | None, size: int | None = None) -> tuple[Any, Any, list[str]]:
     """((images, labels), (images, labels), class names) of the train and test splits.
 
     Raises:
@@ -30,8 +31,13 @@ def read(name: str, data_dir: str | None) -> tuple[Any, Any, list[str]]:
         )
     if not builder.is_prepared():
         _download(builder, name)
-    splits = [_load(tfds, builder, split) for split in ("train", "test")]
-    return splits[0], splits[1], list(builder.info.features["label"].names)
+    image, label = builder.info.features["image"], builder.info.features["label"]
+    if not np.issubdtype(label.np_dtype, np.integer) or label.shape:
+        raise UserError(f"{name}: expected labels that are whole numbers, one an image, received {label}.")
+    if image.np_dtype == np.uint16:
+        raise UserError(f"{name}: expected images of 8 bits (or floats in [0, 1]), received 16 bits.")
+    splits = [_load(tfds, builder, split, size) for split in ("train", "test")]
+    return splits[0], splits[1], list(getattr(label, "names", None) or [])
 
 
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
@@ -75,11 +81,15 @@ def _online() -> bool:
     return True
 
 
-def _load(tfds: Any, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _load(tfds: Any, builder: Any, split: str, size: int | None) -> tuple[np.ndarray, np.ndarray]:
     try:
-        data = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        data = builder.as_dataset(split=split, as_supervised=True)
+        if size is not None:
+            data = data.map(lambda image, label: (resized(image, size, size), label))
+        pairs = list(tfds.as_numpy(data.batch(1000)))
+        return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
     except Exception as error:  # TFDS and TF raise many kinds for broken or ragged files
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{builder.name} ({split}): expected readable images of one size; {reason}") from error
-    images, labels = tfds.as_numpy(data)
-    return images, labels
+        several = "images of several sizes are resized with tfds_source.size = 64, say"
+        raise UserError(
+            f"{builder.name} ({split}): expected readable images of one size ({several}); {first_line(error)}"
+        ) from error

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.checks import UserError, at_least
-from awp_tf.data.sources import resized
+from awp_tf.data.folders import resized
 
 Answer = dict[str, tf.Tensor]
 

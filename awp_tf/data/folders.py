@@ -1,0 +1,130 @@
+"""Reads folders of class folders: which files are images, what is left out, and every format as its pixels."""
+
+import collections
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from awp_tf.checks import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+_OF_SYSTEMS = (
+    *("__macosx", "__pycache__", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
+    *("thumbs.db", "desktop.ini"),
+)
+
+
+def class_names(root: pathlib.Path) -> list[str]:
+    """The class folders of root, in order; hidden ones and those that systems make (.ipynb_checkpoints) are none.
+
+    Raises:
+        UserError: A name is no text (not UTF-8).
+    """
+    found = root.iterdir() if root.is_dir() else ()
+    names = sorted(folder.name for folder in found if folder.is_dir() and _shown(folder))
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{root}: expected class folders with names in UTF-8, received {name!r}; rename it."
+            ) from None
+    return names
+
+
+def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images of root/<class>/* and their labels, and a line about the files that were left out.
+
+    Args:
+        root: For instance data/train.
+        names: Of the classes, which labels count through.
+        size: Height and width that all images are resized to.
+        channels: 3 for colour, 1 for grey.
+
+    Returns:
+        uint8 [N, size, size, channels] and int32 [N].
+
+    Raises:
+        UserError: A class has no image, or a file cannot be decoded (it is named).
+    """
+    found = [(file, y) for y, name in enumerate(names) for file in _images(root, name)]
+    _say(root, names, [file for file, _ in found])
+    return np.stack([decode(file, size, channels) for file, _ in found]), np.array([y for _, y in found], np.int32)
+
+
+def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
+    """An image file as uint8 [size, size, channels]; transparency and EXIF rotation are ignored, as in serving.
+
+    Raises:
+        UserError: It is no image that can be read.
+    """
+    try:
+        pixels = _pixels(file.read_bytes(), channels)
+    except FileNotFoundError as error:
+        raise UserError(f"{_named(file)}: cannot be read; it is a link to a file that is not there.") from error
+    except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
+        reason = f"cannot be read ({error.strerror})" if getattr(error, "errno", None) else "this is not"
+        raise UserError(f"{_named(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
+    return resized(pixels, size, size).numpy()
+
+
+def resized(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """A uint8 image [h, w, C] of any size as [height, width, C]: bilinear, antialiased, rounded."""
+    real = tf.image.resize(image, (height, width), antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(real, 0, 255)), tf.uint8)
+
+
+def _pixels(content: bytes, channels: int) -> tf.Tensor:
+    """PNG and JPEG by TensorFlow, exactly as a server decodes them; others by Pillow where TensorFlow cannot."""
+    if content[:2] == b"BM":  # TensorFlow takes the colour indexes of a palette for grey values
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            return tf.constant(
+                np.asarray(image.convert("RGB" if channels == 3 else "L")).reshape(*image.size[::-1], channels)
+            )
+    # Of WebP and GIF TensorFlow gives colour only.
+    colour_only = content[:3] == b"GIF" or content[:4] == b"RIFF"
+    image = tf.io.decode_image(content, channels=3 if colour_only else channels, expand_animations=False)
+    return tf.image.rgb_to_grayscale(image) if colour_only and channels == 1 else image
+
+
+def _images(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+    files = [file for file in sorted((root / name).iterdir()) if _shown(file)] if (root / name).is_dir() else []
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not images:
+        kinds = ", ".join(_kinds(files)) or "nothing"
+        raise UserError(
+            f"{_named(root)}: expected images ({', '.join(SUFFIXES)}) in every class folder, received none in {name!r} "
+            f"(it holds {kinds})."
+        )
+    return images
+
+
+def _say(root: pathlib.Path, names: Sequence[str], images: Sequence[pathlib.Path]) -> None:
+    """Two lines at most: of which kinds the images are where there are several, and what was left out."""
+    kinds = _kinds(images)
+    if len(kinds) > 1:
+        print(f"{_named(root)}: {len(images):,} images: {', '.join(kinds)}")
+    taken = set(images)
+    everything = (file for name in names for file in (root / name).iterdir() if _shown(file))
+    left_out = [file for file in everything if file not in taken]
+    if left_out:
+        print(f"{_named(root)}: {len(left_out):,} files or folders left out: {', '.join(_kinds(left_out))}")
+
+
+def _kinds(files: Sequence[pathlib.Path]) -> list[str]:
+    """How many there are of each kind: "10 .webp"."""
+    kinds = ("folders" if file.is_dir() else file.suffix.lower() or "without a suffix" for file in files)
+    return [f"{count:,} {kind}" for kind, count in collections.Counter(kinds).most_common()]
+
+
+def _shown(path: pathlib.Path) -> bool:
+    return not path.name.startswith(".") and path.name.lower() not in _OF_SYSTEMS
+
+
+def _named(path: pathlib.Path) -> str:
+    """A path that can be printed."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
