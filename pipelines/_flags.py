@@ -53,17 +53,22 @@ class Run:
     train: Split
 
 
-def run(folder: str) -> Run:
-    """Reads a run, finished or not.
+def run(folder: str, *, finished: bool = True) -> Run:
+    """Reads a run.
+
+    Args:
+        folder: Its folder.
+        finished: Whether it has to be finished.
 
     Raises:
-        UserError: It is none, its data have changed, or --data was given as well.
+        UserError: It is none, it is not finished, its data have changed, or --data was given as well.
     """
     if DATA.value:
         raise UserError("--data: expected it without --workdir; a run has its own data, and results go to --output.")
     path = local(folder)
-    if not (path / "config.gin").is_file():
-        raise UserError(f"--workdir: expected the folder of a run (with config.gin), received {folder!r}.")
+    for file, what in (("config.gin", "a run"), ("result.json", "a finished run"))[: 1 + finished]:
+        if not (path / file).is_file():
+            raise UserError(f"--workdir: expected the folder of {what} (with {file}), received {folder!r}.")
     flags = absl.flags.FLAGS
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
     source, train, _ = _cli.call(_cli.experiment.Data).load()

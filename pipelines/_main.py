@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,10 +58,9 @@ def _plain_failures() -> Iterator[None]:
 
 
 def _of_disk(error: Exception) -> bool:
-    """Whether a file could not be written for want of room or of permission."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-    return bool(re.search("No space left|File too large|quota exceeded|Read-only file system", str(error)))
+    """Whether a file could not be written for want of room or of permission; gin's copy of an error has no number."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+    return any(os.strerror(code) in str(error) for code in codes)
 
 
 def _complain(error: UserError) -> int:

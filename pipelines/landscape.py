@@ -52,7 +52,7 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
         raise UserError("--threat: expected it without --workdir; a run has its own (Landscape.attack).")
     views, found, configs = [], [], []
     for folder in folders:
-        run = _flags.run(folder)
+        run = _flags.run(folder, finished=False)
         settings = _changed(_cli.call(Landscape))
         for name, epoch, file in _flags.networks(run.path, names):
             label = _label(run.path, name, epoch, alone=len(folders) == 1, single=len(names) == 1)

@@ -56,7 +56,9 @@ def whole(network, split, tmp_path_factory):
 
 
 def test_a_cascade_unrolls_into_attacks_targets_and_restarts():
-    cascade = Cascade({"a": APGD(loss="targeted-dlr", targets=2, restarts=2), "b": Square()})
+    cascade = Cascade(
+        {"a": APGD(Linf(8 / 255), loss="targeted-dlr", targets=2, restarts=2), "b": Square(Linf(8 / 255))}
+    )
     expected = [("a", 1, 0), ("a", 1, 1), ("a", 2, 0), ("a", 2, 1), ("b", 1, 0)]
     assert [(run.attack, run.target, run.restart) for run in runs_of(cascade)] == expected
 

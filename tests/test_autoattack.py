@@ -77,7 +77,7 @@ def test_the_standard_version_is_the_published_one():
         ("fab-t", FAB(Linf(0.1), 100, targets=9)),
         ("square", Square(Linf(0.1), 5000)),
     ]
-    assert AutoAttack().cascade(10).remarks == AutoAttack().cascade(100).remarks == ()
+    assert AutoAttack(Linf(8 / 255)).cascade(10).remarks == AutoAttack(Linf(8 / 255)).cascade(100).remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_few_classes_have_fewer_targets_and_say_so(classes, targets, loss, tmp_p
 
 
 def test_departures_from_the_standard_are_remarked():
-    assert "upper bound" in named("quick", Linf(), classes=10).remarks[0]
-    rand = named("rand", Linf(), classes=10)
+    assert "upper bound" in named("quick", Linf(8 / 255), classes=10).remarks[0]
+    rand = named("rand", Linf(8 / 255), classes=10)
     assert {search.eot for search in rand.searches.values()} == {20}
     assert "20 passes" in rand.remarks[0]
-    assert named("apgd-ce+square", Linf(), classes=10).remarks == ("a choice of attacks: apgd-ce, square",)
-    assert "50 iterations" in AutoAttack(iterations=50).cascade(10).remarks[0]
+    assert named("apgd-ce+square", Linf(8 / 255), classes=10).remarks == ("a choice of attacks: apgd-ce, square",)
+    assert "50 iterations" in AutoAttack(Linf(8 / 255), iterations=50).cascade(10).remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_departures_from_the_standard_are_remarked():
     ],
 )
 def test_names_mean_attacks(name, kind, settings):
-    search = named(name, Linf(), classes=10).searches[name]
+    search = named(name, Linf(8 / 255), classes=10).searches[name]
     assert isinstance(search, kind)
     assert {key: getattr(search, key) for key in settings} == settings
 
@@ -127,7 +127,7 @@ def test_names_mean_attacks(name, kind, settings):
 )
 def test_an_unknown_name_gets_the_nearest_one(name, near):
     with pytest.raises(UserError, match=f"Did you mean '{near}'"):
-        named(name, Linf(), classes=10)
+        named(name, Linf(8 / 255), classes=10)
 
 
 @pytest.mark.parametrize(

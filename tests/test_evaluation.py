@@ -77,7 +77,7 @@ def test_a_network_that_is_never_right_withstands_nothing(network):
 
 def test_an_attack_may_not_be_called_clean(network):
     with pytest.raises(UserError, match="clean, which is measured anyway"):
-        Evaluator(network, {"clean": PGD()})
+        Evaluator(network, {"clean": PGD(Linf(8 / 255))})
 
 
 def test_it_follows_the_weights(network):

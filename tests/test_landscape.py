@@ -185,7 +185,7 @@ def test_correlation():
 
 def test_the_gap_of_a_landscape_drawn_on_test_images():
     heights = {"start": np.array([[1.0, 0.4]]), "other": np.array([[0.5, 0.7]])}
-    settings = Landscape(split="test")
+    settings = Landscape(ATTACK, split="test")
     assert Result("a", "a", None, heights, settings).gap == pytest.approx(0.3)
 
 

@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from helpers import assert_same_weights, tiny_split, tiny_trainer
 
+from awp_tf.attacks import PGD
 from awp_tf.checks import UserError
 from awp_tf.data import Batches, NoAugment, ordered
 from awp_tf.evaluation import Evaluator, Measurement
 from awp_tf.interrupt import Interrupted
 from awp_tf.loop import Loop
 from awp_tf.run_folder import kept_epochs
+from awp_tf.threats import Linf
 
 BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
 
@@ -21,7 +23,7 @@ BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
 def make_loop(folder, trainer=None, *, epochs=3, batches=BATCHES, validate=None, **settings):
     trainer = trainer or tiny_trainer(rate=0.05)
     if validate is None:
-        evaluator = Evaluator(trainer.averaged.network, Measurement().attacks)
+        evaluator = Evaluator(trainer.averaged.network, Measurement(PGD(Linf(8 / 255))).attacks)
 
         def validate(on_batch):
             found = evaluator(ordered(tiny_split(20, seed=5), 10), on_batch)

@@ -128,10 +128,10 @@ def test_works_without_knowing_the_batch_size(victim):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PGD(steps=0), "PGD.steps: expected a whole number >= 1, received 0"),
-        (lambda: PGD(steps=2.5), "PGD.steps: expected a whole number >= 1, received 2.5"),
-        (lambda: PGD(relative_step_size=-0.1), "PGD.relative_step_size: expected a number > 0"),
-        (lambda: Restarts(PGD(), 0), "Restarts.times"),
+        (lambda: PGD(Linf(8 / 255), steps=0), "PGD.steps: expected a whole number >= 1, received 0"),
+        (lambda: PGD(Linf(8 / 255), steps=2.5), "PGD.steps: expected a whole number >= 1, received 2.5"),
+        (lambda: PGD(Linf(8 / 255), relative_step_size=-0.1), "PGD.relative_step_size: expected a number > 0"),
+        (lambda: Restarts(PGD(Linf(8 / 255)), 0), "Restarts.times"),
     ],
 )
 def test_senseless_settings_are_refused(make, message):

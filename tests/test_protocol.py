@@ -1,16 +1,17 @@
 import pytest
 from golden import mlp
 
-from awp_tf.attacks import APGD, FAB, PGD, SPSA, AutoAttack, Once, Transfer
+from awp_tf.attacks import APGD, FAB, PGD, SPSA, AutoAttack, Once, Restarts, Transfer
 from awp_tf.checks import UserError
 from awp_tf.robustness import Classifier, Protocol
 from awp_tf.threats import L2, Linf
 
+BALL = Linf(8 / 255)
 OTHER = Classifier("other", mlp(2, 8, 4, 10, 0), (8, 8, 3), 10, "abc")
 
 
 def cascades(attacks, transfer=None, classes=10, **settings):
-    return Protocol(attacks=attacks, **settings).cascades(classes, transfer)
+    return Protocol(**{"threat": Linf(8 / 255), "attacks": attacks, **settings}).cascades(classes, transfer)
 
 
 def test_names_become_cascades_in_their_order():
@@ -38,30 +39,34 @@ def test_transfer_needs_the_other_network():
 
 
 def test_an_ensemble_may_be_set_up():
-    found = cascades([AutoAttack(Linf(), "standard", queries=1000)])["standard"]
+    found = cascades([AutoAttack(Linf(8 / 255), "standard", queries=1000)])["standard"]
     assert found.searches["square"].queries == 1000
     assert "1000 queries" in found.remarks[0]
 
 
 def test_an_attack_in_another_ball_is_refused():
     with pytest.raises(UserError, match="expected all in"):
-        Protocol(threat=Linf(0.1), attacks=["fgsm", SPSA()])
+        Protocol(threat=Linf(0.1), attacks=["fgsm", SPSA(Linf(8 / 255))])
     with pytest.raises(UserError, match="expected all in"):
-        Protocol(threat=L2(0.1), attacks=[Once(PGD())])
+        Protocol(threat=L2(0.1), attacks=[Once(PGD(Linf(8 / 255)))])
+    with pytest.raises(UserError, match="expected all in"):
+        Protocol(threat=Linf(8 / 255), attacks=[Once(Restarts(PGD(Linf(1 / 255))))])
 
 
-@pytest.mark.parametrize("search", [FAB(targets=9), APGD(loss="targeted-dlr", targets=2), APGD(loss="dlr")])
+@pytest.mark.parametrize(
+    "search", [FAB(BALL, targets=9), APGD(BALL, loss="targeted-dlr", targets=2), APGD(BALL, loss="dlr")]
+)
 def test_an_attack_for_more_classes_is_refused(search):
-    protocol = Protocol(attacks=[search])
+    protocol = Protocol(Linf(8 / 255), attacks=[search])
     assert protocol.cascades(10, None)
     with pytest.raises(UserError, match="more than 2 classes"):
         protocol.cascades(2, None)
 
 
 def test_only_rand_alone_takes_noise_into_account():
-    assert Protocol(attacks="rand").expects_randomised
-    assert not Protocol(attacks="standard,rand").expects_randomised
-    assert not Protocol(attacks="transfer").expects_randomised
+    assert Protocol(Linf(8 / 255), attacks="rand").expects_randomised
+    assert not Protocol(Linf(8 / 255), attacks="standard,rand").expects_randomised
+    assert not Protocol(Linf(8 / 255), attacks="transfer").expects_randomised
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ def test_only_rand_alone_takes_noise_into_account():
 )
 def test_senseless_settings_are_refused_at_once(settings, message):
     with pytest.raises(UserError, match=message):
-        Protocol(**settings)
+        Protocol(**{"threat": Linf(8 / 255), **settings})
 
 
 def test_nothing_to_do_is_refused():
@@ -91,9 +96,9 @@ def test_nothing_to_do_is_refused():
 )
 def test_a_batch_is_cut_into_small_shares_for_all_cores(cores, images, shares, monkeypatch):
     monkeypatch.setattr("awp_tf.cpu.cores", lambda: list(range(cores)))
-    assert Protocol().shares(images) == shares
+    assert Protocol(Linf(8 / 255)).shares(images) == shares
 
 
 def test_a_gpu_takes_a_batch_whole(monkeypatch):
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: ["GPU:0"])
-    assert Protocol().shares(250) == 1
+    assert Protocol(Linf(8 / 255)).shares(250) == 1

@@ -8,26 +8,27 @@ from awp_tf.checks import UserError
 from awp_tf.run_folder import RunFolder
 
 CONFIG = "EPOCHS = 3\nSEED = 0\n"
+DATA = {"class names": ["cat", "dog"], "training images": "40, SHA-256 abc"}
 
 
 def test_a_new_folder_is_made_only_when_it_is_opened(tmp_path):
     folder = RunFolder(tmp_path / "a" / "b", CONFIG)
     assert not (tmp_path / "a").exists()
-    with folder.opened({"epochs": 3}):
+    with folder.opened({"epochs": 3}, DATA):
         assert (folder.path / "config.gin").read_text() == CONFIG
         assert (folder.path / "tensorboard").is_dir()
 
 
 def test_the_same_configuration_comes_back_to_its_folder(tmp_path):
     for _ in range(2):
-        with RunFolder(tmp_path, CONFIG).opened({}):
+        with RunFolder(tmp_path, CONFIG).opened({}, DATA):
             assert RunFolder(tmp_path, CONFIG).result() is None
     RunFolder(tmp_path, CONFIG).finish({"best": {"test_clean": 0.5}})
     assert RunFolder(tmp_path, CONFIG).result() == {"best": {"test_clean": 0.5}}
 
 
 def test_another_configuration_is_refused_with_the_first_difference(tmp_path):
-    with RunFolder(tmp_path, CONFIG).opened({}):
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
         pass
     with pytest.raises(UserError, match=r"there: 'EPOCHS = 3', here: 'EPOCHS = 4'"):
         RunFolder(tmp_path, "EPOCHS = 4\nSEED = 0\n")
@@ -44,23 +45,23 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
 
 def test_a_folder_in_which_a_run_was_killed_at_once_is_as_good_as_new(tmp_path):
     (tmp_path / ".lock").touch()
-    with RunFolder(tmp_path, CONFIG).opened({}):
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
         assert (tmp_path / "config.gin").read_text() == CONFIG
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(UserError, match="cannot be written"), RunFolder(blocked / "run", CONFIG).opened({}):
+    with pytest.raises(UserError, match="cannot be written"), RunFolder(blocked / "run", CONFIG).opened({}, DATA):
         pass
 
 
 def test_a_second_process_is_kept_out(tmp_path):
     code = (
         "from awp_tf.run_folder import RunFolder; import pathlib, sys\n"
-        f"with RunFolder(pathlib.Path({str(tmp_path)!r}), {CONFIG!r}).opened({{}}): pass"
+        f"with RunFolder(pathlib.Path({str(tmp_path)!r}), {CONFIG!r}).opened({{}}, {{}}): pass"
     )
-    with RunFolder(tmp_path, CONFIG).opened({}):
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         other = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment

@@ -97,7 +97,7 @@ def test_noise_is_expected_where_it_is_declared(network):
     assert looked_at(network, BROKEN["noise"][0], randomised=True)[0]["deterministic"].passed
 
 
-WHITE, BLACK = Once(PGD()), Square()
+WHITE, BLACK = Once(PGD(Linf(8 / 255))), Square(Linf(8 / 255))
 
 
 def ledger_of(*fell):

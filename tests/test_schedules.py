@@ -59,7 +59,7 @@ def test_scheduled_fields_are_set_at_any_depth():
 
 
 def test_what_is_not_scheduled_is_returned_as_it_is():
-    attack = PGD()
+    attack = PGD(Linf(8 / 255))
     assert at_epoch(attack, tf.constant(1.0, tf.float64)) is attack
 
 

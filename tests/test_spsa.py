@@ -36,7 +36,7 @@ def test_fools_images_inside_ball_and_box_without_a_gradient(network, threat):
 
 
 def test_defaults_are_those_of_the_papers_table():
-    attack = SPSA()
+    attack = SPSA(Linf(8 / 255))
     assert (attack.iterations, attack.samples, attack.learning_rate, attack.reach) == (100, 256, 0.01, 0.001)
 
 

@@ -32,10 +32,10 @@ def whole(tmp_path_factory):
 
 
 def test_curves_hold_alphas_and_the_places_where_sharpness_is_read():
-    alphas = Landscape(alphas="-1:1:21").curves[0].coefficients[:, 0]
+    alphas = Landscape(ATTACK, alphas="-1:1:21").curves[0].coefficients[:, 0]
     assert len(alphas) == 23
     assert {-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0} <= set(alphas)
-    assert list(Landscape(alphas=[0, 0.1]).curves[0].coefficients[:, 0]) == [0, 0.1]
+    assert list(Landscape(ATTACK, alphas=[0, 0.1]).curves[0].coefficients[:, 0]) == [0, 0.1]
     names = [curve.name for curve in SETTINGS.curves]
     assert names == ["random 1", "random 2", "awp", "random 1, fixed images", "random 2, fixed images", "plane"]
     awp = SETTINGS.curves[2].coefficients[:, 0]
@@ -46,7 +46,7 @@ def test_curves_hold_alphas_and_the_places_where_sharpness_is_read():
 @pytest.mark.parametrize("alphas", ["-1:1:20", "0.5:1:3", "1:2", "x:1:3", "-1:1:-1", [0.5, 1], [], "nan:1:3"])
 def test_alphas_without_zero_are_refused(alphas):
     with pytest.raises(UserError, match="alphas: expected"):
-        Landscape(alphas=alphas)
+        Landscape(ATTACK, alphas=alphas)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_alphas_without_zero_are_refused(alphas):
 )
 def test_settings_that_make_no_sense_are_refused(settings):
     with pytest.raises(UserError, match="expected"):
-        Landscape(**settings)
+        Landscape(ATTACK, **settings)
 
 
 def test_every_point_is_visited_and_all_curves_meet_at_the_weights(whole):

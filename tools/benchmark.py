@@ -6,11 +6,12 @@
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 --against times a second recipe, and --reference the PyTorch step of a checkout of csdongxian/AWP
-(extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first in one run, and
-prints the ratio. --serving times what pipelines.export wrote against the network's predict_on_batch.
-Images are random: a step costs the same on any.
+(extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first, and prints the
+ratio; PyTorch runs in a process of its own. --serving times what pipelines.export wrote against the
+network's predict_on_batch. Images are random: a step costs the same on any.
 """
 
+import contextlib
 import resource
 import statistics
 import time
@@ -75,9 +76,11 @@ def run(argv: Sequence[str]) -> None:
         steps = {"+".join(flags.gin_file): our_step(flags.gin_file, flags.gin_bindings, x, y)}
         if _AGAINST.value:
             steps["+".join(_AGAINST.value)] = our_step(_AGAINST.value, flags.gin_bindings, x, y)
-        if _REFERENCE.value:
-            steps["reference (PyTorch)"] = reference_step.at_awp(_REFERENCE.value, x, y)
-        _report(size, interleaved(steps, _RUNS.value))
+        with contextlib.ExitStack() as others:
+            if _REFERENCE.value:
+                apart = reference_step.apart(_REFERENCE.value, x, y)
+                steps["reference (PyTorch)"] = others.enter_context(apart)
+            _report(size, interleaved(steps, _RUNS.value))
 
 
 def _report(size: int, seconds: dict[str, list[float]]) -> None:

@@ -1,13 +1,59 @@
-"""The training step of csdongxian/AWP, AT_AWP/train_cifar10.py, driven through its own classes."""
+"""The training step of csdongxian/AWP, AT_AWP/train_cifar10.py, driven through its own classes.
 
+PyTorch and TensorFlow in one process end in a segmentation fault, so the step runs in a process of its own: this file
+as a program. It takes a checkout and an .npz file with x and y, says "ready", and for each line it reads takes a step
+and prints the loss.
+"""
+
+import contextlib
+import os
 import pathlib
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from awp_tf.checks import UserError
+
+
+@contextlib.contextmanager
+def apart(checkout: str, x: np.ndarray, y: np.ndarray) -> Iterator[Callable[[], float]]:
+    """The step of at_awp, taken in a process of its own, which lives as long as the context.
+
+    Raises:
+        UserError: See at_awp; or the process ended.
+    """
+    root = pathlib.Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as place:
+        np.savez(pathlib.Path(place) / "batch.npz", x=x, y=y)
+        line = [sys.executable, __file__, str(pathlib.Path(checkout).resolve()), f"{place}/batch.npz"]
+        process = subprocess.Popen(
+            line, env={**os.environ, "PYTHONPATH": str(root)}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        with process:
+            try:
+                _said(process)
+
+                def step() -> float:
+                    print(file=process.stdin, flush=True)
+                    return float(_said(process))
+
+                yield step
+            finally:
+                process.kill()
+
+
+def _said(process: "subprocess.Popen[str]") -> str:
+    """The next line of the process."""
+    line = process.stdout.readline().strip() if process.stdout else ""
+    if line.startswith("error: "):
+        raise UserError(line.removeprefix("error: "))
+    if not line:
+        raise UserError(f"--reference: its process ended without an answer (exit code {process.wait()}).")
+    return line
 
 
 def at_awp(checkout: str, x: np.ndarray, y: np.ndarray, *, gamma: float = 0.01) -> Callable[[], float]:
@@ -73,3 +119,21 @@ def _pgd(torch: Any, network: Any, images: Any, labels: Any, epsilon: float = 8 
         delta.grad.zero_()
     cross_entropy(network(images + delta), labels, reduction="none")
     return torch.clamp(images + delta, 0, 1).detach()
+
+
+def main(checkout: str, batch: str) -> None:
+    """Answers every line with the loss of a step."""
+    try:
+        with np.load(batch, allow_pickle=False) as data:
+            step = at_awp(checkout, data["x"], data["y"])
+    except UserError as error:
+        print(f"error: {error}", flush=True)
+        return
+    step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(step(), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -67,7 +67,8 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"{_named(file)}: cannot be read; it is a link to a file that is not there.") from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
-        reason = f"cannot be read ({error.strerror})" if getattr(error, "errno", None) else "this is not"
+        said = getattr(error, "strerror", None)  # of the system, not of a decoder
+        reason = f"cannot be read ({said})" if said else "this is not"
         raise UserError(f"{_named(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
     return resized(pixels, size, size).numpy()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,11 @@ class Product:
     images: np.ndarray
     class_names: Sequence[str] = ()
     card: Card | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the name could not be that of a folder of its own."""
+        if not re.fullmatch(r"[^/\\.\x00][^/\\\x00]*", self.model) or self.model.isdigit():
+            raise UserError(f"--model: expected a plain name, received {self.model!r}.")
 
 
 def read_card(path: pathlib.Path, network: pathlib.Path) -> Card:

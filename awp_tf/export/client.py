@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from awp_tf.checks import UserError
+from awp_tf.checks import UserError, first_line
 from awp_tf.export.signatures import BYTES
 
 _FIRST_PAUSE = 0.1  # seconds before the second try; doubled each time
@@ -113,7 +113,7 @@ class Grpc:
             raise (
                 Unavailable(text) if error.code() in passing else UserError(f"the server refuses: {text}")
             ) from error
-        return _predictions({name: tf.make_ndarray(value) for name, value in answer.outputs.items()})
+        return _predictions(lambda: {name: tf.make_ndarray(value) for name, value in answer.outputs.items()})
 
 
 class Rest:
@@ -131,7 +131,7 @@ class Rest:
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=max(seconds, 0.001)) as answer:
-                rows = json.load(answer)["predictions"]
+                content = answer.read()
         except urllib.error.HTTPError as error:
             text = f"{error.code}: {error.read().decode(errors='replace')[:500]}"
             raise (
@@ -139,15 +139,34 @@ class Rest:
             ) from error
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
             raise Unavailable(str(error)) from error
-        return _predictions({name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())})
+
+        def columns() -> dict[str, np.ndarray]:
+            rows = json.loads(content)["predictions"]
+            return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+        return _predictions(columns)
 
 
 TRANSPORTS: dict[str, Callable[..., Transport]] = {"grpc": Grpc, "rest": Rest}
 
 
-def _predictions(answer: dict[str, np.ndarray]) -> list[Prediction]:
-    """One for each row of what serving_bytes gives."""
-    ids = answer.get("class_ids", np.zeros(0, int))
+def _predictions(read: Callable[[], dict[str, np.ndarray]]) -> list[Prediction]:
+    """One for each row of what serving_bytes gives.
+
+    Raises:
+        UserError: The answer is of another form.
+    """
+    try:
+        return _rows(read())
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"expected logits, probabilities and class_ids for each image, received another answer "
+            f"({first_line(error)}); is it a model that pipelines.export wrote?"
+        ) from error
+
+
+def _rows(answer: dict[str, np.ndarray]) -> list[Prediction]:
+    ids = answer["class_ids"] if answer else np.zeros(0, int)
     names = [tf.compat.as_text(name) for name in answer["class_names"]] if "class_names" in answer else [""] * len(ids)
     return [
         Prediction(

@@ -62,8 +62,6 @@ def export(product: Product, settings: Export, base: str, *, version: int | None
         UserError: Something does not fit, or the written graph answers otherwise than the network;
             nothing stays.
     """
-    if not product.model or "/" in product.model or product.model.startswith(".") or product.model.isdigit():
-        raise UserError(f"--model: expected a plain name, received {product.model!r}.")
     root = pathlib.Path(base)
     model = root / product.model
     check_version(model, version)

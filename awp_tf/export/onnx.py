@@ -10,10 +10,10 @@ import tensorflow as tf
 from awp_tf.checks import UserError
 from awp_tf.export.card import write_card
 from awp_tf.export.export import Product, checked_network
+from awp_tf.export.parity import tolerance
 from awp_tf.files import replacing
 
 OPSET = 18
-_TOLERANCE = 1e-5
 
 
 def export_onnx(product: Product, base: str) -> pathlib.Path:
@@ -48,8 +48,7 @@ def export_onnx(product: Product, base: str) -> pathlib.Path:
         tf2onnx.convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(part))
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         found = _difference(session, network, product.images)
-        if not found <= _TOLERANCE:
-            part.unlink()
+        if not found <= tolerance(network):
             raise UserError(f"{path}: expected the answers of the network itself, received others ({found:.2g}).")
     write_card(path.with_suffix(""), product, {"onnx": found})
     return path

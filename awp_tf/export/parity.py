@@ -19,9 +19,7 @@ import tensorflow as tf
 from awp_tf.checks import UserError
 from awp_tf.export.signatures import BYTES, DEFAULT, FLOAT
 
-# Logits are of the order of 1 to 10. A network that computes in 16 bits may be fused in other ways.
-_TOLERANCE = {"float32": 1e-5, "float64": 1e-5}
-_TOLERANCE_16 = 2e-2
+_TOLERANCE, _TOLERANCE_16 = 1e-5, 2e-2
 
 
 def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarray) -> dict[str, float]:
@@ -54,7 +52,7 @@ def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarra
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{folder}: expected a SavedModel that loads and answers, but it fails: {reason}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    limit = _TOLERANCE.get(network.compute_dtype, _TOLERANCE_16)
+    limit = tolerance(network)
     for name, difference in found.items():
         if not difference <= limit:
             raise UserError(
@@ -62,6 +60,16 @@ def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarra
                 f"than {limit:g}); nothing was exported."
             )
     return found
+
+
+def tolerance(network: keras.Model) -> float:
+    """The largest difference that is rounding, relative to max(1, |logit|), where logits are of the order of 1 to 10.
+
+    A network that computes in 16 bits may be fused in other ways. What a network computes in is said by its layers:
+    the network itself is made anew when it is read from a file, and says float32.
+    """
+    halves = any(layer.compute_dtype in ("bfloat16", "float16") for layer in network._flatten_layers())  # noqa: SLF001
+    return _TOLERANCE_16 if halves else _TOLERANCE
 
 
 def differences(folder: str, images: np.ndarray, logits: np.ndarray) -> Mapping[str, float]:

@@ -46,7 +46,7 @@ def write_configs(base: pathlib.Path, batch_sizes: Sequence[int]) -> None:
 
     models.config is written anew, since it lists the models that are there.
     """
-    models = sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    models = sorted({graph.parts[-3] for graph in base.glob("*/*/saved_model.pb") if graph.parts[-2].isdigit()})
     entries = "".join(
         f"""  config {{
     name: "{name}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from awp_tf import board as drawing
 from awp_tf.board import Board
 from awp_tf.data.sources import evenly
 from awp_tf.files import write_arrays, write_bytes, write_text
@@ -31,19 +32,20 @@ def write(
 ) -> None:
     """Everything but evaluation.json, which comes last and says that the rest is there."""
     first = next(iter(parts))
-    drawn = _drawn(card, subject, parts[first], results[first])
-    for name, picture in drawn.items():
-        write_bytes(path / f"evaluation_{name}.png", picture)
     prefixes = {part: "" if part == first else f"{part}/" for part in parts}
     arrays = {k: v for part, result in results.items() for k, v in result.arrays(prefixes[part]).items()}
     write_arrays(path / "evaluation.npz", arrays)
     write_text(path / "evaluation.md", markdown(card))
-    _log(path, card, drawn)
     if save_adversarial:
         for part, assessment in parts.items():
             for name in results[part].robust:
                 file = adversarial_file(name, prefixes[part])
                 assessment.keep(name, results[part].fooled(name), path / file)
+    with drawing.pictures("the pictures of the evaluation"):
+        drawn = _drawn(card, subject, parts[first], results[first])
+        for name, picture in drawn.items():
+            write_bytes(path / f"evaluation_{name}.png", picture)
+        _log(path, card, drawn)
 
 
 def adversarial_file(name: str, prefix: str = "") -> str:

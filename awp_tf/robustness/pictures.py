@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import matplotlib.figure
 import numpy as np
 
@@ -94,5 +95,6 @@ def _figure(width: float, height: float) -> tuple[matplotlib.figure.Figure, matp
 
 def _png(figure: matplotlib.figure.Figure) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a class may be called $$
+        figure.savefig(stream, format="png", dpi=120)
     return stream.getvalue()
