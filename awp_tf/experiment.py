@@ -139,9 +139,7 @@ def train(
         )
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
         with folder.opened(_hparams(recipe, data, epochs, seed, source), source.identity):
-            print(_heading(source, train_split, validation_split, trainer, folder.path), flush=True)
-            if not _perturbs(trainer, epochs) and recipe.perturbation != Identity():
-                print(f"warning: {recipe.perturbation} never sets in: the run ends before it begins.", flush=True)
+            print(_heading(source, train_split, validation_split, trainer, folder.path, epochs), flush=True)
             loop = Loop(
                 trainer,
                 batches,
@@ -209,7 +207,11 @@ def _names(source: Source) -> str:
     return f" ({', '.join(source.class_names)})" if 0 < len(source.class_names) <= 10 else ""
 
 
-def _heading(source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path) -> str:
+def _heading(
+    source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path, epochs: int
+) -> str:
+    idle = trainer.perturbation != Identity() and not _perturbs(trainer, epochs)
+    warning = f"\nwarning: {trainer.perturbation} never sets in: the run ends before it begins." if idle else ""
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return (
@@ -218,5 +220,5 @@ def _heading(source: Source, train: Split, validation: Split, trainer: RobustTra
         f"{trainer.network.name}: {parameters:,} parameters, on "
         f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
         f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"
-        f"watch it with: tensorboard --logdir {path.parent}"
+        f"watch it with: tensorboard --logdir {path.parent}{warning}"
     )

@@ -69,8 +69,9 @@ absl.flags.DEFINE_multi_string(
 
 def register() -> None:
     """Makes every configurable known to gin, once."""
+    known = {selector.split(".")[-1] for selector in gin.config._REGISTRY._selector_map}  # noqa: SLF001
     for thing in _CONFIGURABLE:
-        if thing.__name__ not in _configurables():
+        if thing.__name__ not in known:
             gin.external_configurable(thing, thing.__name__)
 
 
@@ -123,9 +124,7 @@ def parse_run(folder: pathlib.Path, files: Sequence[str], bindings: Sequence[str
     try:
         statements = list(gin.config_parser.ConfigParser(saved.read_text(encoding="utf-8"), _Inert()))
     except (SyntaxError, ValueError, OSError) as error:
-        raise UserError(
-            f"{saved}: expected the configuration of a run, which this is not ({first_line(error)})."
-        ) from error
+        raise UserError(f"{saved}: expected the settings of a run, which this is not ({first_line(error)}).") from error
     for statement in statements:
         if not isinstance(statement, gin.config_parser.BindingStatement):
             raise UserError(
@@ -151,9 +150,7 @@ def _import_parts() -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UserError(
-                f"--import: expected a module that can be imported, received {module!r} ({error})."
-            ) from error
+            raise UserError(f"--import: expected a module to import, received {module!r} ({error}).") from error
 
 
 @contextlib.contextmanager
@@ -202,9 +199,7 @@ def _explain(error: Exception, bindings: Sequence[str]) -> str:
     place = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     first = text.strip().splitlines()[0]
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
-    missing = re.search(r"No configurable matching '([\w./]+)'", text) or re.search(
-        r"No configurable matching reference '@([\w./]+)", text
-    )
+    missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
     hint = ""
     if parameter:
         hint = _did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
@@ -252,7 +247,3 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 def _parameters(name: str) -> list[str]:
     thing = next((thing for thing in _CONFIGURABLE if thing.__name__ == name), None)
     return list(inspect.signature(thing).parameters) if thing else []
-
-
-def _configurables() -> set[str]:
-    return {selector.split(".")[-1] for selector in gin.config._REGISTRY._selector_map}  # noqa: SLF001

@@ -130,4 +130,4 @@ def test_it_can_be_stopped_and_go_on(network):
 )
 def test_senseless_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        APGD(**settings)
+        APGD(Linf(8 / 255), **settings)

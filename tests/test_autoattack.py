@@ -135,4 +135,4 @@ def test_an_unknown_name_gets_the_nearest_one(name, near):
 )
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(UserError, match="AutoAttack"):
-        AutoAttack(**settings)
+        AutoAttack(Linf(8 / 255), **settings)

@@ -1,4 +1,4 @@
-"""Every leaf with every file of every axis: what is bound, that nothing is left over, that all parts attack one ball."""
+"""Every leaf with every file of every axis: what is bound, nothing is left over, all parts attack one ball."""
 
 import collections
 import pathlib
@@ -96,7 +96,7 @@ def test_swapping_a_file_leaves_nothing_of_the_one_before(axis, one, other):
 
 @pytest.mark.parametrize(("one", "other"), [(one, other) for one in LEAVES for other in LEAVES if one != other])
 def test_the_method_and_perturbation_of_one_leaf_turn_another_into_it(one, other):
-    method, _, perturbation = other.partition("_")
+    method, _, _ = other.partition("_")
     files = {"trades_awp": "awp_warmup", "at_awp": "awp", "mart_awp": "awp"}
     axes = [f"gin/methods/{method}.gin", f"gin/perturbations/{files.get(other, 'none')}.gin"]
     extra = ["AWP.gamma=0.005"] if other == "mart_awp" else []

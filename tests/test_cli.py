@@ -19,12 +19,10 @@ from awp_tf.experiment import Data
 from awp_tf.methods import AT, MART, TRADES, Standard
 from awp_tf.perturbations import AWP, Identity
 from awp_tf.recipe import Recipe
-from awp_tf.schedules import Warmup
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parent.parent
 LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.stem not in ("defaults", "digits"))
-AXES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*/*.gin") if path.parent.name != "methods")
 DIGITS = ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin"]
 QUICK = ["--gin_bindings=EPOCHS=2", "--gin_bindings=test/Measurement.examples=100"]
 
@@ -64,17 +62,10 @@ def test_gammas_and_betas_are_those_of_the_references():
     parse("at_awp")
     assert recipe().perturbation == AWP(0.01)
     parse("trades_awp")
-    assert recipe().perturbation == AWP(Warmup(0.005, 9))
+    assert (recipe().perturbation, recipe().perturb_from) == (AWP(0.005), 9 / 200)
     assert recipe().method == TRADES(6.0)
     parse("mart_awp")
     assert (recipe().perturbation, recipe().method) == (AWP(0.005), MART(5.0))
-
-
-@pytest.mark.parametrize("axis", AXES)
-@pytest.mark.parametrize("leaf", ["standard", "at", "trades_awp"])
-def test_every_axis_fits_every_recipe(leaf, axis):
-    _cli.parse([f"gin/{leaf}.gin", axis], [])
-    recipe()
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

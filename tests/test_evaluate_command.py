@@ -49,7 +49,7 @@ def given(files, out, *flags):
     return [
         f"--network={files}/tiny.keras",
         f"--data={files}/rows.npz",
-        f"--workdir={out}",
+        f"--output={out}",
         "--threat=linf:0.1",
         *flags,
     ]
@@ -137,7 +137,7 @@ def test_an_attack_can_be_bound_in_gin():
 
 BAD = {
     "no such network": (["--network=no.keras", "--data=digits"], "expected a .keras file"),
-    "no data": (["--network={files}/tiny.keras"], "--data: expected what to evaluate on"),
+    "no data": (["--network={files}/tiny.keras"], "with --data (cifar10, digits, mine.npz)"),
     "no such data": (["--network={files}/tiny.keras", "--data=no.npz"], "no.npz: expected"),
     "wrong classes": (["--network={files}/tiny.keras", "--data=digits"], "expected 4 classes, received 10"),
     "epsilon 0": (["--threat=linf:0"], "Linf.epsilon"),
@@ -145,9 +145,10 @@ BAD = {
     "no radius": (["--threat=l2"], "expected a radius too"),
     "unknown threat": (["--threat=linv:0.1"], "Did you mean 'linf'"),
     "unknown attack": (["--attacks=sqare"], "Did you mean 'square'"),
-    "unfinished run": (["--network=", "--workdir=no/run"], "expected the folder of a finished run"),
-    "nothing given": (["--network=", "--workdir="], "--workdir: expected"),
-    "bindings without a recipe": (["--gin_bindings=EPOCHS=1"], "--gin_bindings: expected"),
+    "unfinished run": (["--network=", "--data=", "--workdir=no/run"], "expected the folder of a run"),
+    "nothing given": (["--network=", "--workdir="], "expected --workdir (a run's folder), or"),
+    "bindings without a recipe": (["--gin_bindings=EPOCHS=1"], "--gin_bindings: expected them with --workdir only"),
+    "data of a run": (["--network=", "--workdir=no/run"], "--data: expected it without --workdir"),
     "no examples": (["--max_examples=0"], "Protocol.examples"),
 }
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_network, tiny_split, weights_of
 
-from awp_tf.attacks import FGSM, PGD, untargeted
+from awp_tf.attacks import FGSM, PGD, Clean, untargeted
 from awp_tf.checks import UserError
 from awp_tf.data import ordered
 from awp_tf.evaluation import Evaluator, Measurement, craft, evaluate, robust_gap
@@ -104,11 +104,11 @@ def test_craft_returns_what_the_attack_finds(network):
 
 
 def test_measurement_takes_an_even_subset():
-    subset = Measurement(examples=10).subset(tiny_split(100))
+    subset = Measurement(Clean(), examples=10).subset(tiny_split(100))
     assert len(subset) == 10
     np.testing.assert_array_equal(subset.images[-1], tiny_split(100).images[-1])
-    assert len(Measurement(examples=None).subset(tiny_split(100))) == 100
-    assert len(Measurement(examples=500).subset(tiny_split(100))) == 100
+    assert len(Measurement(Clean(), examples=None).subset(tiny_split(100))) == 100
+    assert len(Measurement(Clean(), examples=500).subset(tiny_split(100))) == 100
 
 
 def test_the_gap_is_train_minus_test():
@@ -118,4 +118,4 @@ def test_the_gap_is_train_minus_test():
 @pytest.mark.parametrize("settings", [{"examples": 0}, {"batch_size": -1}])
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(UserError, match="Measurement"):
-        Measurement(**settings)
+        Measurement(Clean(), **settings)

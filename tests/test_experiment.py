@@ -79,6 +79,7 @@ def test_everything_is_where_it_is_said_to_be(finished):
         "last.keras",
         "checkpoints",
         "config.gin",
+        "data.json",
         "history.json",
         "result.json",
         "tensorboard",
@@ -143,7 +144,10 @@ def test_two_devices_train_as_one_does(tmp_path):
     ("settings", "message"),
     [
         ({"data": Data(source, batch_size=1000, validation=12)}, "batch_size: expected at most the 48"),
-        ({"data": Data(source, validation=60)}, "validation: expected between 1 and 59 of 60 images"),
+        (
+            {"data": Data(source, validation=60)},
+            r"validation: expected a whole number between 1 and 59 \(there are 60 images\)",
+        ),
         ({"data": Data(source, validation=12, limit=0)}, r"Data\.limit"),
         ({"epochs": 0}, "epochs: expected a whole number >= 1"),
         ({"validate_every": 0}, "validate_every: expected a whole number >= 1"),

@@ -257,13 +257,17 @@ def test_images_and_names_have_to_fit(tmp_path, keras_file):
         Product("net", keras_file, IMAGES[:, :8]),
         Product("net", keras_file, IMAGES, ["a"]),
         Product("net", keras_file, IMAGES.astype(np.float32)),
-        Product("1", keras_file, IMAGES),
-        Product("a/b", keras_file, IMAGES),
         Product("net", tmp_path / "no.keras", IMAGES),
     ):
         with pytest.raises(UserError, match=r"expected|cannot be read"):
             export(product, Export(), str(tmp_path / "serving"))
     assert not (tmp_path / "serving").exists()
+
+
+@pytest.mark.parametrize("name", ["1", "a/b", "../x", ".", "..", "", "/x"])
+def test_a_model_has_a_plain_name(name, tmp_path, keras_file):
+    with pytest.raises(UserError, match="--model: expected a plain name, received"):
+        Product(name, keras_file, IMAGES)
 
 
 @pytest.mark.parametrize("limits", [{"smallest_side": 0}, {"largest_side": 3}, {"largest_file": 0}])

@@ -220,8 +220,8 @@ def test_two_runs_in_one_figure(trained, tmp_path):
 
 
 def test_one_run_through_its_training(trained):
-    run(f"--workdir={trained}/at", "--checkpoints=best,epochs", *FEW)
-    content = json.loads((trained / "at" / "landscape_best+epochs" / "landscape.json").read_text())
+    run(f"--workdir={trained}/at", "--network=best,epochs", *FEW)
+    content = json.loads((trained / "at" / "landscape_best_epochs" / "landscape.json").read_text())
     assert [network["name"] for network in content["networks"]] == ["best", "epoch 2", "epoch 10"]
 
 
@@ -244,12 +244,12 @@ def test_files_of_one_name_are_told_apart(trained, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "expected either --workdir"),
+        ([], r"expected --workdir \(a run's folder\), or --network"),
         (["--workdir=nowhere"], "expected the folder of a run"),
         (["--workdir={at}", "--alphas=-1:1:20"], "expected 0"),
-        (["--workdir={at}", "--checkpoints=first"], "expected best, last or epochs"),
-        (["--workdir={at}", "--data=digits"], "with --network only"),
-        (["--network={at}/best.keras"], "--data: expected"),
+        (["--workdir={at}", "--network=first"], "expected best, last, epoch-0010 or epochs"),
+        (["--workdir={at}", "--data=digits"], "--data: expected it without --workdir"),
+        (["--network={at}/best.keras"], "with --data"),
         (["--network={at}/best.keras", "--data=nothing_known"], "neither digits nor"),
         (["--network=no.keras", "--data=digits"], "expected a .keras file"),
     ],

@@ -42,9 +42,9 @@ def test_a_folder_with_and_without_a_test_folder(tmp_path):
 def test_labels_count_through_the_classes_of_training(tmp_path):
     for name in ("ant", "bee", "cat"):
         save_image(tmp_path / "train" / name / "1.png", 10)
-    save_image(tmp_path / "test" / "cat" / "1.png", 10)
+        save_image(tmp_path / "test" / name / "1.png", 10)
     found = named(str(tmp_path), ["test"], SHAPE)
-    np.testing.assert_array_equal(found.splits["test"].labels, [2])
+    np.testing.assert_array_equal(found.splits["test"].labels, [0, 1, 2])
     save_image(tmp_path / "test" / "dog" / "1.png", 10)
     with pytest.raises(UserError, match="received also \\['dog'\\]"):
         named(str(tmp_path), ["test"], SHAPE)

@@ -88,7 +88,10 @@ def test_by_default_a_thousand_of_fifty_thousand_are_held_out():
         (lambda: Batches(numbered(9), 10), "expected at most the 9 training images, received 10"),
         (lambda: Batches(numbered(9), 8, replicas=3), "expected a multiple of the 3 replicas, received 8"),
         (lambda: Batches(numbered(9), 0), "batch_size: expected a whole number >= 1"),
-        (lambda: hold_out(numbered(9), 9), "expected between 1 and 8 of 9 images, received 9"),
+        (
+            lambda: hold_out(numbered(9), 9),
+            r"expected a whole number between 1 and 8 \(there are 9 images\), or a fraction below 1, received 9",
+        ),
         (lambda: hold_out(numbered(9), 0), "received 0"),
     ],
 )

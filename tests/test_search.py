@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from golden import mlp, problem_of, seeds_of
 
-from awp_tf.attacks import APGD, FGSM, PGD, Once, Transfer, untargeted
+from awp_tf.attacks import FGSM, PGD, Once, Transfer, untargeted
 from awp_tf.attacks.search import LOSSES, climb, misclassified, pick, run
 from awp_tf.checks import UserError
 from awp_tf.threats import Linf
@@ -66,8 +66,9 @@ def test_a_loss_without_gradient_climbs_nowhere():
 
 
 def test_senseless_settings_are_refused():
+    attack = PGD(Linf(8 / 255))
     with pytest.raises(UserError, match="Did you mean 'margin'"):
-        Once(loss="margins")
+        Once(attack, loss="margins")
     with pytest.raises(UserError, match="restarts"):
-        Once(restarts=0)
-    assert Once(APGD).restarts == 1
+        Once(attack, restarts=0)
+    assert Once(attack).restarts == 1

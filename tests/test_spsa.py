@@ -43,4 +43,4 @@ def test_defaults_are_those_of_the_papers_table():
 @pytest.mark.parametrize("settings", [{"samples": 20}, {"samples": 0}, {"reach": 0}, {"iterations": 0}])
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(UserError, match="SPSA"):
-        SPSA(**settings)
+        SPSA(Linf(8 / 255), **settings)
