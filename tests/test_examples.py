@@ -1,0 +1,141 @@
+"""What Keras hands to a step, and plain Keras around it: weights, metrics, callbacks, bad batches."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
+
+from awp_tf.attacks import Clean
+from awp_tf.checks import UserError
+from awp_tf.examples import examples, plainly
+from awp_tf.methods import MART, TRADES, Standard
+from awp_tf.optimizers import SGD
+
+
+def plain(**settings):
+    """Standard training, which plain Keras does as well."""
+    return tiny_trainer(
+        method=Standard(), attack=Clean(), perturbation=settings.pop("perturbation", None) or still, **settings
+    )
+
+
+def still(weights, gradient, seed, start=None):
+    return weights
+
+
+def test_labels_of_any_whole_type_and_of_a_column():
+    x = np.zeros((3, 8, 8, 1), np.float32)
+    for y in (np.array([0, 1, 2], np.uint8), np.array([0, 1, 2]), np.array([[0], [1], [2]], np.int16)):
+        _, labels, weights = examples((tf.constant(x), tf.constant(y)), 4)
+        np.testing.assert_array_equal(labels, [0, 1, 2])
+        assert labels.dtype == tf.int32
+        assert weights is None
+    _, _, weights = examples((tf.constant(x), tf.constant([0, 1, 2]), tf.constant([[1.0], [2.0], [3.0]])), 4)
+    np.testing.assert_array_equal(weights, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.full((2, 8, 8, 1), 200.0, np.float32), np.array([0, 1]), r"images: expected pixels in \[0, 1\]"),
+        (np.full((2, 8, 8, 1), np.nan, np.float32), np.array([0, 1]), r"images: expected pixels in \[0, 1\]"),
+        (np.zeros((2, 8, 8, 1), np.float32), np.array([0, 4]), r"labels: expected 0\.\.3, .* received up to 4"),
+        (np.zeros((2, 8, 8, 1), np.float32), np.array([-1, 0]), r"labels: expected 0\.\.3"),
+        (np.zeros((2, 8, 8, 1), np.float32), np.array([0.0, 1.0]), r"labels: expected whole numbers"),
+        (np.zeros((2, 8, 8, 1), np.float32), None, r"labels: expected whole numbers \[B\], received none"),
+    ],
+    ids=["0..255", "nan", "above", "below", "floats", "none"],
+)
+@pytest.mark.parametrize("method", ["fit", "train_on_batch", "evaluate"])
+def test_a_batch_that_does_not_fit_is_one_line_and_changes_nothing(method, x, y, message):
+    trainer = plain()
+    before = weights_of(trainer.network)
+    settings = {} if method == "train_on_batch" else {"verbose": 0}
+    with pytest.raises(UserError, match=message):
+        getattr(trainer, method)(x, y, **settings)
+    for one, other in zip(before, weights_of(trainer.network), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_not_about_the_batch_is_left_as_it_is():
+    with pytest.raises(tf.errors.InvalidArgumentError), plainly():
+        tf.reshape(tf.zeros([3]), [2])
+
+
+@pytest.mark.usefixtures("float64")
+def test_sample_weights_enter_the_loss_as_in_keras():
+    split = tiny_split(16)
+    x, y, weights = split.images.astype(np.float64), split.labels, np.linspace(0.0, 3.0, 16)
+    ours, theirs = tiny_network(), tiny_network()
+    trainer = plain(network=ours, weight_decay=0.0, rate=0.1)
+    theirs.compile(SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for _ in range(3):
+        loss = trainer.train_on_batch(x, y, weights, return_dict=True)["loss"]
+        np.testing.assert_allclose(loss, theirs.evaluate(x, y, 16, 0, weights), rtol=1e-6)
+        theirs.train_on_batch(x, y, weights)
+    assert_same_weights(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [TRADES(), MART()], ids=["trades", "mart"])
+def test_class_weights_are_the_sample_weights_of_each_class(method):
+    split, of_class = tiny_split(16), {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}
+    trained = []
+    for settings in ({"class_weight": of_class}, {"sample_weight": np.array([of_class[y] for y in split.labels])}):
+        trainer = tiny_trainer(method=method)
+        trainer.fit(split.images, split.labels, batch_size=8, shuffle=False, verbose=0, **settings)
+        trained.append(trainer.network)
+    unweighted = tiny_trainer(method=method)
+    unweighted.fit(split.images, split.labels, batch_size=8, shuffle=False, verbose=0)
+    assert_same_weights(*trained)
+    with pytest.raises(AssertionError):
+        assert_same_weights(trained[0], unweighted.network)
+
+
+def test_weight_zero_is_as_if_the_image_were_not_there_but_for_the_mean():
+    split = tiny_split(8)
+    weights = np.array([1, 1, 1, 1, 0, 0, 0, 0], np.float32)
+    other = split.images.copy()
+    other[4:] = 1 - other[4:]
+    losses = [tiny_trainer().train_on_batch(x, split.labels, weights) for x in (split.images, other)]
+    assert losses[0] == losses[1]
+
+
+def test_metrics_are_those_of_the_clean_images():
+    split = tiny_split(32)
+    trainer = tiny_trainer()
+    trainer.compile(SGD(0.1), metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
+    trainer.fit(split.images, split.labels, batch_size=16, epochs=3, verbose=0)
+    values = trainer.evaluate(split.images, split.labels, verbose=0, return_dict=True)
+    right = np.mean(np.argmax(trainer.network.predict(split.images, verbose=0), -1) == split.labels)
+    assert values["accuracy"] == pytest.approx(right)
+    assert values["clean_accuracy"] == pytest.approx(right)
+    assert values["robust_accuracy"] <= right
+
+
+def test_model_checkpoint_keeps_networks_that_others_can_load(tmp_path):
+    split = tiny_split(32)
+    trainer = tiny_trainer()
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    trainer.fit(split.images, split.labels, epochs=2, verbose=0, callbacks=[keep])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.keras", "2.keras"]
+    assert_same_weights(keras.models.load_model(tmp_path / "2.keras"), trainer.network)
+
+
+def test_backup_and_restore_ends_as_an_uninterrupted_fit(tmp_path):
+    split = tiny_split(32)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(*callbacks):
+        trainer = tiny_trainer()
+        trainer.fit(split.images, split.labels, epochs=4, shuffle=False, verbose=0, callbacks=list(callbacks))
+        return trainer.network
+
+    whole = fit()
+    with pytest.raises(KeyboardInterrupt):
+        fit(keras.callbacks.BackupAndRestore(tmp_path / "backup"), Stop())
+    assert_same_weights(fit(keras.callbacks.BackupAndRestore(tmp_path / "backup")), whole)
