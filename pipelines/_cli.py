@@ -172,7 +172,7 @@ def call(root: Callable[..., T], **arguments: object) -> T:
     try:
         return gin.get_configurable(root.__name__)(**arguments)
     except TypeError as error:
-        if "No values supplied by Gin" not in str(error):
+        if not re.search(r"No values supplied by Gin|missing .*\n +In call to configurable", str(error)):
             raise
         raise UserError(f"{first_line(error)}; bind it in a gin file or with --gin_bindings.") from error
 
