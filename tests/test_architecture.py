@@ -83,10 +83,9 @@ TESTED_IN = {
     "serving_speed": "test_serving",
     "official_autoattack": "test_compare_autoattack",
     "torch_preact_resnet": "test_compare_autoattack",
-    "folders": "test_sources",
-    "_main": "test_cli",
+    "_main": "test_main",
+    "_quiet": "test_main",
     "_cli": "test_cli",
-    "_quiet": "test_cli",
     "train": "test_cli",
 }
 

@@ -136,3 +136,9 @@ def test_an_unknown_name_gets_the_nearest_one(name, near):
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(UserError, match="AutoAttack"):
         AutoAttack(Linf(8 / 255), **settings)
+
+
+@pytest.mark.parametrize("name", ["autoattack", "AutoAttack"])
+def test_autoattack_is_its_standard_version_not_the_one_whose_letters_are_nearest(name):
+    with pytest.raises(UserError, match="Did you mean 'standard'"):
+        named(name, Linf(8 / 255), classes=10)

@@ -1,7 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from helpers import tiny_batch, tiny_network, tiny_trainer, weights_of
+import tensorflow as tf
+from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer, weights_of
 
 from awp_tf.averaging import EMA, Latest
 from awp_tf.checks import UserError
@@ -43,3 +44,22 @@ def test_latest_is_the_network_itself():
 def test_a_decay_of_one_is_refused():
     with pytest.raises(UserError, match=r"EMA\.decay"):
         EMA(tiny_network(), 1.0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_average_of_two_replicas_is_that_of_one():
+    networks = []
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()),
+    ):
+        with strategy.scope():
+            trainer = tiny_trainer(tiny_network(), averaging=lambda n: EMA(n, 0.5))
+        data = tf.data.Dataset.from_tensor_slices(tiny_batch(32, "float64")).batch(8)
+        step = tf.function(lambda batch, s=strategy, t=trainer: s.run(t.train_step, args=(batch,)), autograph=False)
+        for batch in strategy.experimental_distribute_dataset(data):
+            step(batch)
+        networks.append(trainer.averaged.network)
+    assert_same_weights(*networks, atol=1e-12)
+    with pytest.raises(AssertionError):
+        assert_same_weights(networks[0], tiny_network())

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from awp_tf.board import Board
+from awp_tf.board import Board, pictures
 
 PICTURE = "validation/clean, adversarial, difference"
 
@@ -31,3 +32,26 @@ def test_the_picture_has_a_row_of_clean_images_of_adversarial_ones_and_of_differ
     assert (inside == inside[:, :, :1, :1]).all()
     np.testing.assert_array_equal(inside[:, :, 0, 0], [[127, 127], [127, 153], [127, 255]])
     assert (blocks[:, :, :4] == 255).all()
+
+
+def curve(folder):
+    found = EventAccumulator(str(folder)).Reload()
+    return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in found.Tensors("loss")]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_curve_does_not_run_back_where_a_run_goes_on_from_an_earlier_step(torn, tmp_path):
+    for step in range(1, 6):
+        Board(tmp_path, steps=step - 1).scalars(step, {"loss": float(step)})
+    if torn:  # a record was half-written as the process was killed
+        newest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        newest.write_bytes(newest.read_bytes()[:-3])
+    for step in (4, 5, 6):
+        Board(tmp_path, steps=step - 1).scalars(step, {"loss": 10.0 * step})
+    assert sorted(curve(tmp_path)) == [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50), (6, 60)]
+
+
+def test_a_picture_that_fails_costs_nothing_and_is_said(capsys):
+    with pictures("a picture"):
+        raise ValueError("Expected end of text\nand more")
+    assert capsys.readouterr().err.startswith("warning: a picture could not be drawn (Expected end of text)")

@@ -3,12 +3,14 @@
 import base64
 import concurrent.futures
 import http.server
+import io
 import json
 import pathlib
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import grpc
 import keras
@@ -185,3 +187,14 @@ def test_the_command_prints_a_line_an_image(servers, tmp_path):
     assert "0.png: class " in done.stdout
     done = subprocess.run([*command, "nothing.png"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: expected image files, received nothing.png.")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>busy</html>", b"[]", b"{}", b'{"predictions": 3}', b'{"predictions": [{"x": 1}]}', b"\xff"],
+)
+def test_an_answer_of_another_form_is_one_line(content, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(content))
+    with pytest.raises(UserError, match="expected logits, probabilities and class_ids for each image") as error:
+        ask(TRANSPORTS["rest"]("x", "net"), [b"image"], deadline=5)
+    assert "\n" not in str(error.value)

@@ -18,7 +18,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from awp_tf.checks import UserError
 from awp_tf.export import Export, Limits, Product, export, read_card
-from awp_tf.export.serving_files import WARMUP
+from awp_tf.export.serving_files import WARMUP, write_configs
 from awp_tf.export.signatures import Served
 from awp_tf.networks import preact_resnet18
 from awp_tf.robustness.classifier import digest
@@ -288,3 +288,13 @@ def test_grey_networks_take_colour_images():
     served = Served(tiny_network(), (), Limits()).signatures(floats=False)
     answer = served["serving_bytes"](encoded(IMAGES))
     assert answer["logits"].shape == (12, 4)
+
+
+def test_a_servers_configuration_lists_models_and_nothing_else(tmp_path):
+    for name in ("net/1", "other/12", "tmp", ".git/1", "notes/x", "net/later", "old/3/deeper"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("net/1", "other/12", "net/later", "old/3/deeper", "tmp"):
+        (tmp_path / name / "saved_model.pb").touch()
+    write_configs(tmp_path, [1])
+    servers = text_format.Parse((tmp_path / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    assert [model.name for model in servers.model_config_list.config] == ["net", "other"]

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from awp_tf.checks import UserError
 from awp_tf.networks.layers import BatchNorm, Normalize, conv
 
 
@@ -123,3 +124,18 @@ def test_strided_convolution_pads_both_sides():
 def test_layers_describe_themselves():
     for layer in (BatchNorm(momentum=0.8, synchronized=True), Normalize([0.1], [0.2])):
         assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "message"),
+    [
+        (((0.5, 0.4, 0.3), None), 1, r"mean: expected one number, or one for each of the 1 channels .* \(gin/data"),
+        ((None, (0.5, 0.4, 0.3)), 1, r"std: expected one number, or one for each of the 1 channels"),
+        (((0.5, 0.4), (0.1,)), 3, r"mean: expected one number, or one for each of the 3 channels"),
+        (((0.5,), (0.0,)), 3, r"std: expected numbers > 0"),
+        (((0.5,), (0.1, -0.1, 0.1)), 3, r"std: expected numbers > 0"),
+    ],
+)
+def test_statistics_that_do_not_fit_the_channels_never_broadcast(settings, channels, message):
+    with pytest.raises(UserError, match=message):
+        Normalize(*settings)(np.zeros((2, 4, 4, channels), np.float32))

@@ -4,7 +4,7 @@ import pytest
 
 from awp_tf.checks import UserError
 from awp_tf.optimizers import SGD
-from awp_tf.schedules import LearningRate, Piecewise
+from awp_tf.schedules import Constant, Cosine, LearningRate, Piecewise, Warmup
 
 
 def torch_sgd(w, gradients, rates, momentum, nesterov):
@@ -36,3 +36,18 @@ def test_describes_itself():
 def test_a_momentum_of_one_is_refused():
     with pytest.raises(UserError, match=r"SGD\.momentum: expected"):
         SGD(0.1, momentum=1.0)
+
+
+@pytest.mark.parametrize("schedule", [Piecewise(0.1, 6, drops=[0.5]), Constant(0.2), Warmup(0.1, 3), Cosine(0.1, 5)])
+def test_a_schedule_is_described_and_made_again(schedule):
+    rate = LearningRate(schedule, 4, whole_epochs=True)
+    again = LearningRate.from_config(rate.get_config())
+    assert (again.schedule, again.steps_per_epoch, again.whole_epochs) == (schedule, 4, True)
+    optimizer = SGD(rate, 0.8)
+    assert SGD.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+    assert float(SGD.from_config(optimizer.get_config()).learning_rate) == pytest.approx(float(rate(0)))
+
+
+def test_a_schedule_of_another_kind_is_refused():
+    with pytest.raises(UserError, match="Did you mean 'Piecewise'"):
+        LearningRate.from_config({"schedule": {"class_name": "Piecewse"}, "steps_per_epoch": 1})

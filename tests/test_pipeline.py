@@ -109,3 +109,17 @@ def test_an_image_is_augmented_anew_in_every_epoch():
             found[int(label)].append(image)
     for images in found.values():
         assert len({image.tobytes() for image in images}) > 1
+
+
+@pytest.mark.parametrize("count", [2.9, "0.2", True, -0.5, 1.0, np.nan])
+def test_what_is_neither_a_number_of_images_nor_a_share_is_refused(count):
+    with pytest.raises(UserError, match="validation: expected a whole number between 1 and 8"):
+        hold_out(numbered(9), count)
+
+
+@pytest.mark.parametrize(("count", "size", "replicas"), [(50, 8, 1), (50, 8, 4), (48, 8, 2), (1237, 64, 1)])
+def test_images_are_counted_as_they_are_shown(count, size, replicas):
+    batches = Batches(numbered(count % 256), size, replicas=replicas)
+    sizes = [len(y) for y in labels(batches.dataset(0, 2 * batches.steps_per_epoch))]
+    assert [batches.images_before(step) for step in range(len(sizes) + 1)] == [0, *itertools.accumulate(sizes)]
+    assert batches.images_per_epoch == sum(sizes) // 2

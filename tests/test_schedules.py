@@ -77,3 +77,19 @@ def test_what_is_not_scheduled_is_returned_as_it_is():
 def test_senseless_settings_are_refused(make):
     with pytest.raises(UserError, match="expected"):
         make()
+
+
+def test_schedules_are_found_in_tuples_and_lists_at_any_depth():
+    @dataclasses.dataclass(frozen=True)
+    class Several:
+        parts: tuple
+        others: list
+
+    warming = PGD(Linf(Warmup(0.1, 2)))
+    several = Several((AWP(0.1), (warming,)), [warming, 3])
+    now = at_epoch(several, tf.constant(3, tf.float64))
+    assert [float(pgd.threat.epsilon) for pgd in (now.parts[1][0], now.others[0])] == pytest.approx([0.1, 0.1])
+    assert now.parts[0] is several.parts[0]
+    assert now.others[1] == 3
+    still = Several((AWP(0.1),), [1])
+    assert at_epoch(still, tf.constant(3, tf.float64)) is still

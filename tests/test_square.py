@@ -134,3 +134,13 @@ def test_the_official_schedule_at_other_lengths_is_not_rescaled():
     assert MISC["checkpoints/1"] == [1]  # the other golden tables are read too
     short, long = (Stripes(tf.zeros([1, 32, 32, 3]), 0.1, queries, 0.8)._sides for queries in (300, 5000))
     np.testing.assert_array_equal(short, long[:300])
+
+
+def test_a_threat_of_ones_own_that_is_an_linf_ball_is_searched_as_one(network):
+    class Mine(Linf):
+        pass
+
+    problem = problem_of(network)
+    searches = [Square(threat, queries=20) for threat in (Mine(0.02), Linf(0.02))]
+    own, plain = (run(search, network, problem, seeds_of(problem)) for search in searches)
+    np.testing.assert_array_equal(own.adversarial, plain.adversarial)

@@ -120,6 +120,8 @@ def named(name: str, threat: Threat, *, classes: int, relative_step_size: float 
     Raises:
         UserError: There is no such attack; the nearest name is suggested.
     """
+    if name.lower() == "autoattack":  # the nearest name by its letters would be quick, an upper bound
+        raise UserError(f"attacks: expected a version of AutoAttack, received {name!r}. Did you mean 'standard'?")
     pgd = re.fullmatch(r"(pgd|cw)-(\d+)(?:x(\d+))?", name)
     if pgd:
         attack = PGD(threat, int(pgd[2]), relative_step_size)

@@ -92,7 +92,7 @@ def _curves(axes: matplotlib.axes.Axes, results: Sequence[Result], kind: str) ->
     for number, result in enumerate(results):
         alphas, losses = result.lines(kind)
         mean = losses.mean(axis=0)
-        axes.plot(alphas, mean, label=result.name, **line_style(number, len(results)))
+        axes.plot(alphas, mean, label=literal(result.name), **line_style(number, len(results)))
         if len(losses) > 1:
             spread = losses.std(axis=0, ddof=1)
             band = colour(number, len(results))
@@ -104,7 +104,7 @@ def _gap_by_network(axes: matplotlib.axes.Axes, results: Sequence[Result]) -> No
     colours = [colour(number, len(results)) for number in places]
     bars = axes.barh(places, [100 * result.gap for result in results], color=colours)
     axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-    axes.set_yticks(places, [textwrap.fill(result.name, 20) for result in results])
+    axes.set_yticks(places, [textwrap.fill(literal(result.name), 20) for result in results])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.axvline(0, color="black", linewidth=0.8)
@@ -137,7 +137,7 @@ def _plane(result: Result) -> matplotlib.figure.Figure:
     deep = figure.add_subplot(1, 2, 2, projection="3d")
     deep.plot_surface(x, y, losses, cmap="viridis", rcount=len(axis), ccount=len(axis), linewidth=0)
     deep.set(xlabel=r"$\alpha$", ylabel=r"$\beta$", title="height: loss")
-    figure.suptitle(f"adversarial loss around {result.name}", fontsize=9)
+    figure.suptitle(f"adversarial loss around {literal(result.name)}", fontsize=9)
     return figure
 
 
@@ -147,6 +147,11 @@ def legend_above(figure: matplotlib.figure.Figure, axes: matplotlib.axes.Axes) -
     letters = 14 * figure.get_figwidth()  # of the legend's size in a row
     columns = int(letters / (max(map(len, labels)) + 8))
     figure.legend(handles, labels, loc="outside upper left", ncols=min(max(columns, 1), len(labels)), frameon=False)
+
+
+def literal(name: str) -> str:
+    """A person's name for something, in which two dollar signs are no formula."""
+    return name.replace("$", r"\$")
 
 
 def line_style(number: int, count: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from awp_tf.robustness.sanity import Curve
 
 _DARK, _LIGHT, _RED = "#1f4e79", "#b8c9dc", "#c0392b"  # legible in grey: dark, light, and a marker
+_LITERAL = matplotlib.rc_context({"text.parse_math": False})  # a class may be called $$
 
 
 def curve(found: Curve, *, threat: str, epsilon: float, worst: float) -> bytes:
@@ -40,6 +41,7 @@ def curve(found: Curve, *, threat: str, epsilon: float, worst: float) -> bytes:
     return _png(figure)
 
 
+@_LITERAL
 def classes(per_class: Mapping[str, Sequence[float | None]], names: Sequence[str]) -> bytes:
     """Clean and robust accuracy of each class, as bars."""
     count = len(per_class["clean"])
@@ -59,6 +61,7 @@ def classes(per_class: Mapping[str, Sequence[float | None]], names: Sequence[str
     return _png(figure)
 
 
+@_LITERAL
 def examples(clean: np.ndarray, adversarial: np.ndarray, titles: Sequence[str]) -> bytes:
     """Clean images, adversarial ones and their difference, which is stretched until it fills the range.
 
@@ -95,6 +98,5 @@ def _figure(width: float, height: float) -> tuple[matplotlib.figure.Figure, matp
 
 def _png(figure: matplotlib.figure.Figure) -> bytes:
     stream = io.BytesIO()
-    with matplotlib.rc_context({"text.parse_math": False}):  # a class may be called $$
-        figure.savefig(stream, format="png", dpi=120)
+    figure.savefig(stream, format="png", dpi=120)
     return stream.getvalue()

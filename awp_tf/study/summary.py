@@ -8,7 +8,7 @@ import numpy as np
 
 from awp_tf.console import duration, table
 from awp_tf.files import write_bytes, write_text
-from awp_tf.landscape.figures import PAGE, colour, figure_files, legend_above, line_style
+from awp_tf.landscape.figures import PAGE, colour, figure_files, legend_above, line_style, literal
 from awp_tf.landscape.result import correlation
 from awp_tf.landscape.settings import SHARPNESS_AT
 from awp_tf.study.record import Record
@@ -123,7 +123,7 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
             ]
             epochs = sorted(set.intersection(*map(set, curves)))
             values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
-            panel.plot(epochs, values.mean(axis=0), label=label, **line_style(number, len(groups)))
+            panel.plot(epochs, values.mean(axis=0), label=literal(label), **line_style(number, len(groups)))
             if len(values) > 1:
                 panel.fill_between(
                     *(epochs, values.min(axis=0), values.max(axis=0)),
@@ -148,7 +148,7 @@ def _best_and_last(groups: Groups) -> matplotlib.figure.Figure:
         for place, each in zip(places, values, strict=True):
             axes.plot([place + shift] * len(each), each, "o", color="black", markersize=3)
     axes.set(ylabel="robust test accuracy (%)")
-    axes.set_xticks(places, list(groups))
+    axes.set_xticks(places, list(map(literal, groups)))
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))  # above the bars
     return figure
 
@@ -164,7 +164,7 @@ def _scatter(groups: Groups) -> matplotlib.figure.Figure:
         axes.plot(
             [network["sharpness"]["0.5"][0] for network in networks],
             [100 * network["robust_gap"] for network in networks],
-            label=label,
+            label=literal(label),
             **style,
         )
     axes.set(xlabel=r"sharpness $g(0.5) - g(0)$", ylabel="robust generalisation gap (points)")
