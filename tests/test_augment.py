@@ -71,7 +71,14 @@ def test_rotation_leaves_black_corners_and_stays_within_its_angle():
     assert (turned[:, 0, 0] == 0).mean() > 0.5
 
 
-@pytest.mark.parametrize("make", [lambda: PadCropFlip(pad=-1), lambda: PadCropFlip(mode="edge"), lambda: Rotate(-1.0)])
-def test_senseless_settings_are_refused(make):
-    with pytest.raises(UserError, match="expected"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PadCropFlip(pad=-1), r"PadCropFlip\.pad: expected a whole number >= 0, received -1"),
+        (lambda: PadCropFlip(mode="edge"), 'PadCropFlip\\.mode: expected "reflect" or "zero", received \'edge\''),
+        (lambda: Rotate(-1.0), r"Rotate\.degrees: expected a number >= 0, received -1\.0"),
+    ],
+)
+def test_senseless_settings_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
         make()

@@ -131,10 +131,16 @@ def test_an_unknown_name_gets_the_nearest_one(name, near):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"version": "plus"}, {"attacks": ("fab",)}, {"version": "custom"}, {"queries": 0}]
+    ("settings", "message"),
+    [
+        ({"version": "plus"}, "version: expected one of standard, quick, rand, custom"),
+        ({"attacks": ("fab",)}, "attacks: expected names for version custom, and for no other"),
+        ({"version": "custom"}, "attacks: expected names for version custom"),
+        ({"queries": 0}, "queries: expected a whole number >= 1"),
+    ],
 )
-def test_senseless_settings_are_refused(settings):
-    with pytest.raises(UserError, match="AutoAttack"):
+def test_senseless_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=rf"AutoAttack\.{message}"):
         AutoAttack(Linf(8 / 255), **settings)
 
 

@@ -1,3 +1,7 @@
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +11,7 @@ from awp_tf.checks import UserError
 from awp_tf.networks import preact_resnet18
 from tools import official_autoattack, torch_preact_resnet
 
+ROOT = pathlib.Path(__file__).parent.parent
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
@@ -44,3 +49,13 @@ def test_a_row_says_how_much_faster():
 def test_another_checkout_is_refused(tmp_path):
     with pytest.raises(UserError, match="a checkout of fra31/auto-attack"):
         official_autoattack.Official(str(tmp_path), None, None, None, 1)
+
+
+def test_the_command_wants_a_checkout_and_leaves_no_file(tmp_path):
+    preact_resnet18(shape=(8, 8, 1), classes=10, width=2).save(tmp_path / "net.keras")
+    flags = [f"--reference={tmp_path}", f"--network={tmp_path}/net.keras", "--data=digits"]
+    line = [sys.executable, "-m", "tools.compare_autoattack", *flags, f"--output={tmp_path}/a.json"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "expected a checkout of fra31/auto-attack" in done.stderr
+    assert not (tmp_path / "a.json").exists()

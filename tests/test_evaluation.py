@@ -117,5 +117,5 @@ def test_the_gap_is_train_minus_test():
 
 @pytest.mark.parametrize("settings", [{"examples": 0}, {"batch_size": -1}])
 def test_senseless_settings_are_refused(settings):
-    with pytest.raises(UserError, match="Measurement"):
+    with pytest.raises(UserError, match=rf"Measurement\.{next(iter(settings))}: expected"):
         Measurement(Clean(), **settings)

@@ -1,7 +1,6 @@
 """Exported folders: signatures, encoded images, warm-up, card, parity, size."""
 
 import json
-import resource
 import struct
 import time
 import zlib
@@ -128,6 +127,7 @@ def decoy(content):
     return content[:8] + struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[8:]
 
 
+IDS = "nothing gif bmp short png-cut jpeg-cut jpeg-head big huge minus bomb disguised-bomb 1x1 wide".split()  # noqa: SIM905
 GOOD = tf.io.encode_png(IMAGES[0]).numpy()
 JPEG = tf.io.encode_jpeg(np.tile(IMAGES[0], (8, 8, 1))).numpy()
 
@@ -150,29 +150,13 @@ JPEG = tf.io.encode_jpeg(np.tile(IMAGES[0], (8, 8, 1))).numpy()
         (tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy(), "expected sides of 4 to 4096 pixels"),
         (tf.io.encode_jpeg(np.zeros((8, 20_000, 3), np.uint8)).numpy(), "expected sides of 4 to 4096 pixels"),
     ],
-    ids=[
-        "nothing",
-        "gif",
-        "bmp",
-        "short",
-        "png cut",
-        "jpeg cut",
-        "jpeg head",
-        "big",
-        "huge",
-        "minus",
-        "bomb",
-        "bomb in disguise",
-        "1x1",
-        "wide",
-    ],
+    ids=IDS,
 )
 def test_what_is_no_sound_image_is_refused_at_once(content, message, signatures):
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    start = time.perf_counter()
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         signatures["serving_bytes"](image_bytes=tf.constant([content]))
     assert time.perf_counter() - start < 2
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the bomb would take 75 MB twice
 
 
 def test_a_file_that_is_too_long_is_refused():
@@ -253,13 +237,16 @@ def test_a_graph_that_answers_otherwise_is_not_exported(tmp_path, keras_file, mo
 
 
 def test_images_and_names_have_to_fit(tmp_path, keras_file):
-    for product in (
-        Product("net", keras_file, IMAGES[:, :8]),
-        Product("net", keras_file, IMAGES, ["a"]),
-        Product("net", keras_file, IMAGES.astype(np.float32)),
-        Product("net", tmp_path / "no.keras", IMAGES),
+    for product, message in (
+        (
+            Product("net", keras_file, IMAGES[:, :8]),
+            r"expected uint8 images .*, received uint8 \[8, 16, 3\]",
+        ),
+        (Product("net", keras_file, IMAGES, ["a"]), "expected 3 class names, received 1"),
+        (Product("net", keras_file, IMAGES.astype(np.float32)), r"received float32 \[16, 16, 3\]"),
+        (Product("net", tmp_path / "no.keras", IMAGES), r"no\.keras cannot be read as a Keras network"),
     ):
-        with pytest.raises(UserError, match=r"expected|cannot be read"):
+        with pytest.raises(UserError, match=message):
             export(product, Export(), str(tmp_path / "serving"))
     assert not (tmp_path / "serving").exists()
 
@@ -270,9 +257,16 @@ def test_a_model_has_a_plain_name(name, tmp_path, keras_file):
         Product(name, keras_file, IMAGES)
 
 
-@pytest.mark.parametrize("limits", [{"smallest_side": 0}, {"largest_side": 3}, {"largest_file": 0}])
-def test_limits_that_make_no_sense_are_refused(limits):
-    with pytest.raises(UserError, match="expected"):
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"smallest_side": 0}, r"Limits\.smallest_side: expected a whole number >= 1"),
+        ({"largest_side": 3}, "Limits: expected smallest_side <= largest_side"),
+        ({"largest_file": 0}, r"Limits\.largest_file: expected a whole number >= 1"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits, message):
+    with pytest.raises(UserError, match=message):
         Limits(**limits)
 
 

@@ -97,7 +97,14 @@ def test_relative_norm_takes_the_group_together(weights):
     np.testing.assert_allclose(relative_norm(weights, [1.1 * w for w in weights]), 0.1, rtol=1e-10)
 
 
-@pytest.mark.parametrize("make", [lambda: AWP(-0.1), lambda: RandomPerturbation(-1), lambda: AWP(0.1, steps=0)])
-def test_senseless_settings_are_refused(make):
-    with pytest.raises(UserError, match="expected"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AWP(-0.1), r"AWP\.gamma: expected a number >= 0, received -0\.1"),
+        (lambda: RandomPerturbation(-1), r"RandomPerturbation\.gamma: expected a number >= 0, received -1"),
+        (lambda: AWP(0.1, steps=0), r"AWP\.steps: expected a whole number >= 1, received 0"),
+    ],
+)
+def test_senseless_settings_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
         make()

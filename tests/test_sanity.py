@@ -1,6 +1,8 @@
 """Known-broken defences are recognised, and a sound network is not slandered."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -130,3 +132,12 @@ def test_rejected_images_are_a_sign():
     ledger.rejected[0, 3] = True
     assert not verified(ledger, randomised=False).passed
     assert verified(ledger, randomised=True).passed
+
+
+def test_what_was_looked_at_is_not_kept_alive(network):
+    sanity = sanity_of(network, lambda z: z)
+    sanity.fooled(2, 0.005)
+    gone = weakref.ref(sanity)
+    del sanity
+    gc.collect()
+    assert gone() is None

@@ -64,18 +64,21 @@ def test_what_is_not_scheduled_is_returned_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        lambda: Piecewise(-0.1, 10),
-        lambda: Cosine(0.1, 0),
-        lambda: Warmup(0.1, -1),
-        lambda: Interpolated(0.1, 10, points=(0, 1, 2)),
-        lambda: Linear(0.1, 2),
-        lambda: LearningRate(Constant(0.1), 0),
+        (lambda: Piecewise(-0.1, 10), r"Piecewise\.initial: expected a number > 0"),
+        (lambda: Cosine(0.1, 0), r"Cosine\.epochs: expected a number > 0"),
+        (lambda: Warmup(0.1, -1), r"Warmup\.epochs: expected a number >= 0"),
+        (
+            lambda: Interpolated(0.1, 10, points=(0, 1, 2)),
+            "Interpolated: expected increasing points",
+        ),
+        (lambda: Linear(0.1, 2), r"Linear\.epochs: expected a whole number >= 3"),
+        (lambda: LearningRate(Constant(0.1), 0), r"LearningRate\.steps_per_epoch: expected a whole number >= 1"),
     ],
 )
-def test_senseless_settings_are_refused(make):
-    with pytest.raises(UserError, match="expected"):
+def test_senseless_settings_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
         make()
 
 

@@ -42,5 +42,5 @@ def test_defaults_are_those_of_the_papers_table():
 
 @pytest.mark.parametrize("settings", [{"samples": 20}, {"samples": 0}, {"reach": 0}, {"iterations": 0}])
 def test_senseless_settings_are_refused(settings):
-    with pytest.raises(UserError, match="SPSA"):
+    with pytest.raises(UserError, match=rf"SPSA\.{next(iter(settings))}: expected"):
         SPSA(Linf(8 / 255), **settings)

@@ -61,18 +61,18 @@ def test_trials_are_recipes_times_seeds_round_by_round():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "message"),
     [
-        {"runs": {}},
-        {"runs": {"AT": [], "at": []}},
-        {"runs": {"AT": []}, "seeds": (0, 0)},
-        {"runs": {"AT": []}, "seeds": (-1,)},
-        {"runs": {"AT": []}, "checkpoints": "first"},
-        {"runs": {"AT": []}, "checkpoints": "best"},
+        ({"runs": {}}, "expected runs with different names and seeds, received none"),
+        ({"runs": {"AT": [], "at": []}}, "different names and seeds, received at-seed0, at-seed0"),
+        ({"runs": {"AT": []}, "seeds": (0, 0)}, "different names and seeds, received at-seed0, at-seed0"),
+        ({"runs": {"AT": []}, "seeds": (-1,)}, r"Study\.seeds: expected a whole number >= 0"),
+        ({"runs": {"AT": []}, "checkpoints": "first"}, r"Study\.checkpoints: expected one of best, last, epochs"),
+        ({"runs": {"AT": []}, "checkpoints": "best"}, r"Study\.checkpoints: expected last among them"),
     ],
 )
-def test_a_study_that_makes_no_sense_is_refused(settings):
-    with pytest.raises(UserError, match="expected"):
+def test_a_study_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         Study(**settings)
 
 

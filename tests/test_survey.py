@@ -54,7 +54,7 @@ def test_alphas_without_zero_are_refused(alphas):
     [{"directions": 0}, {"awp_length": -1}, {"split": "all"}, {"batch_size": 0}, {"examples": 0}, {"plane": "1:2:3"}],
 )
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(UserError, match="expected"):
+    with pytest.raises(UserError, match=f"{next(iter(settings))}: expected"):
         Landscape(ATTACK, **settings)
 
 

@@ -288,7 +288,7 @@ def test_fit_of_plain_keras_trains_and_evaluates():
     "settings", [{"weight_decay": -1.0}, {"alternations": 0}, {"xla": "maybe"}], ids=lambda value: next(iter(value))
 )
 def test_senseless_settings_are_refused(settings):
-    with pytest.raises(UserError, match="expected"):
+    with pytest.raises(UserError, match=rf"RobustTrainer\.{next(iter(settings))}: expected"):
         tiny_trainer(**settings)
 
 

@@ -1,0 +1,82 @@
+"""What the README and docs/serving.md promise, done as they say."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from awp_tf.data import digits
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def run(*line, cwd):
+    done = subprocess.run(
+        [sys.executable, *map(str, line)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_file_that_the_readme_names_is_there():
+    for name in re.findall(r"\]\(([^)#:]+)\)|(gin/[\w/]+\.gin)", README):
+        assert (ROOT / "".join(name)).exists(), name
+
+
+def test_every_flag_that_the_readme_names_is_one():
+    defined = set()
+    for file in [*(ROOT / "pipelines").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
+        defined |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', file.read_text()))
+    others = {"logdir", "help", "all", "dir", "enable_batching"}  # of TensorBoard, absl, Docker, TF Serving
+    named = set(re.findall(r"--([a-z]\w+)", README + (ROOT / "docs" / "serving.md").read_text()))
+    servers = {name for name in named if name.startswith(("model", "rest_", "port", "batching", "monitoring"))}
+    assert named - defined - others - servers == set()
+
+
+@pytest.mark.slow
+def test_the_example_from_python_trains_a_robust_network(tmp_path):
+    code = re.search(r"## From Python\n\n```python\n(.*?)```", README, re.DOTALL)[1]
+    (tmp_path / "example.py").write_text(code)
+    printed = run("example.py", cwd=tmp_path).strip().splitlines()[-1]
+    found = {name: float(value) for name, value in re.findall(r"'([\w-]+)': (?:np\.float64\()?([\d.]+)", printed)}
+    assert found.keys() == {"clean", "PGD-10"}
+    assert found["clean"] > 0.9
+    assert 0.4 < found["PGD-10"] < found["clean"]
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16_is_evaluated_exported_and_answers_as_it_was_evaluated(tmp_path):
+    recipe = ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin", "--gin_bindings=EPOCHS=4"]
+    precision = "--gin_bindings=Recipe.precision='mixed_bfloat16'"
+    run("-m", "pipelines.train", *recipe, precision, "--workdir=run", cwd=tmp_path)
+    few = ["--attacks=pgd-10", "--max_examples=100", "--check_examples=20"]
+    run("-m", "pipelines.evaluate", "--workdir=run", *few, cwd=tmp_path)
+    assert "with its robustness card" in run("-m", "pipelines.export", "--workdir=run", cwd=tmp_path)
+    network = keras.models.load_model(tmp_path / "run" / "best.keras")
+    assert "bfloat16" in {layer.compute_dtype for layer in network.layers}
+    exported = tmp_path / "serving" / "run" / "1"
+    pixels = np.round(digits().test.images * 255).astype(np.uint8)
+    served = tf.saved_model.load(str(exported)).signatures["serving_default"](images=tf.constant(pixels))
+    logits = network(pixels / np.float32(255), training=False).numpy()
+    difference = np.abs(served["logits"].numpy() - logits) / np.maximum(1, np.abs(logits))
+    assert difference.max() <= 2e-2
+    card = json.loads((exported / "assets.extra" / "robustness_card.json").read_text())
+    assert max(card["export"]["parity"].values()) <= 2e-2
+    right = float(np.mean(served["class_ids"].numpy() == digits().test.labels))
+    assert right == pytest.approx(
+        json.loads((tmp_path / "run" / "result.json").read_text())["best"]["test_clean"], abs=0.01
+    )
