@@ -82,7 +82,7 @@ TESTED_IN = {
     "record": "test_study",
     "summary": "test_study",
     "worker": "test_study",
-    "_flags": "test_landscape",
+    "_flags": "test_flags",
     "serving_files": "test_export",
     "parity": "test_export",
     "onnx": "test_serving",

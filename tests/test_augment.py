@@ -82,3 +82,11 @@ def test_rotation_leaves_black_corners_and_stays_within_its_angle():
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_padding_that_has_nothing_to_reflect_is_refused(side):
+    images = tf.zeros([2, side, 9, 1], tf.uint8)
+    with pytest.raises(UserError, match=rf"PadCropFlip\.pad: expected less than the {side} pixels of a side"):
+        PadCropFlip()(images, make_seed(0))
+    assert PadCropFlip(pad=2)(images, make_seed(0)).shape == images.shape

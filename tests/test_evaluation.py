@@ -119,3 +119,19 @@ def test_the_gap_is_train_minus_test():
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(UserError, match=rf"Measurement\.{next(iter(settings))}: expected"):
         Measurement(Clean(), **settings)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int16"])
+def test_labels_of_any_whole_type_and_images_of_another_precision(dtype, network):
+    split = tiny_split(20)
+    batches = [(split.images.astype(np.float64), split.labels.astype(dtype))]
+    assert evaluate(network, batches, ATTACKS) == evaluate(network, ordered(split, 20), ATTACKS)
+
+
+@pytest.mark.parametrize("scale", [255.0, -1.0, np.nan])
+def test_images_outside_of_0_1_are_refused(scale, network):
+    split = tiny_split(20)
+    with pytest.raises(UserError, match=r"images: expected pixels in \[0, 1\]"):
+        evaluate(network, [(split.images * scale, split.labels)], ATTACKS)
+    with pytest.raises(UserError, match=r"images: expected pixels in \[0, 1\]"):
+        craft(network, ATTACKS["fgsm"], tf.constant(split.images * scale, tf.float32), split.labels)

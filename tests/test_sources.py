@@ -1,3 +1,5 @@
+import pathlib
+
 import keras
 import numpy as np
 import PIL.Image
@@ -152,3 +154,22 @@ def test_a_folder_with_the_name_of_an_image_is_named(tmp_path):
         (tmp_path / part / name / "1.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"1\.png: expected a PNG, JPEG, WebP, BMP or GIF image, which cannot be read"):
         image_folder(str(tmp_path), size=8)
+
+
+def test_identities_are_no_classes():
+    x, y = arrays()
+    split = Split(x, (y + 5_000_000).astype("int32"))
+    with pytest.raises(
+        UserError, match=r"expected labels 0\.\.K-1 that count the classes, received labels up to 5000002"
+    ):
+        checked("it", split, split, [])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.3, 0.9, -1])
+def test_a_damaged_npz_is_named(keep, tmp_path):
+    path = pathlib.Path(save(tmp_path / "data.npz"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(UserError, match=r"data\.npz: expected an \.npz file") as error:
+        npz(str(path))
+    assert "\n" not in str(error.value)

@@ -2,8 +2,11 @@
 
 import pytest
 import tensorflow as tf
+from helpers import tiny_trainer
+from test_trainer import bn_network
 
 from awp_tf.checks import UserError
+from awp_tf.methods import AT
 from awp_tf.strategy import make_strategy, use_gpus
 
 
@@ -50,3 +53,22 @@ def test_without_a_gpu_one_cpu_is_used_and_it_can_be_sliced():
         make_strategy(3)
     with pytest.raises(UserError, match="devices: expected a whole number >= 1"):
         make_strategy(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"xla": True}, r"XLA \(say xla=False\)"),
+        (
+            {"method": AT(attack_in_training_mode=True)},
+            r"an attack in training mode \(say attack_in_training_mode=False\)",
+        ),
+    ],
+)
+def test_synchronized_statistics_are_refused_where_replicas_cannot_meet(settings, why):
+    with make_strategy(2).scope():
+        network = bn_network(synchronized=True)
+        with pytest.raises(UserError, match=f"synchronized=True on several devices does not work with {why}"):
+            tiny_trainer(network, **settings)
+        tiny_trainer(bn_network(), **settings)
+    tiny_trainer(bn_network(synchronized=True), **settings)  # on one device nobody has to be met
