@@ -89,7 +89,7 @@ def read_arrays(path: pathlib.Path, what: str) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return dict(data)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(

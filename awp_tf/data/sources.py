@@ -101,7 +101,7 @@ def npz(path: str) -> Source:
 def npz_split(path: str, part: str) -> Split:
     """One split of an .npz file: x_<part> and y_<part>; see npz."""
     try:
-        with np.load(local(path), allow_pickle=False) as data:
+        with local(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
             images, labels = data[f"x_{part}"], data[f"y_{part}"]
     except _UNREADABLE as error:
         message = f"an .npz file with numeric arrays x_{part} and y_{part}"
