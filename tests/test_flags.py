@@ -50,6 +50,7 @@ def test_evaluation_of_each_network_has_a_place_of_its_own(network, place, train
     assert {path.name for path in trained.iterdir() if path.name.startswith("evaluation")} == {place}
 
 
+@pytest.mark.slow
 def test_export_takes_the_network_that_is_named(trained, tmp_path):
     sizes = []
     for network in ("best", "epoch-0010", str(trained / "best.keras")):

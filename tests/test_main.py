@@ -48,6 +48,7 @@ def test_from_another_folder_with_keras_configured_for_other_projects(keras_home
     assert shape.strip() == "(3, 3, 1, 2)"  # the grey channel, not the image's height
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback(tmp_path):
     line = " ".join([*TRAIN, *SHORT, *FEW, f"--workdir={tmp_path}/run"])
     done = run(line=["bash", "-c", f"{line} | head -1; exit ${{PIPESTATUS[0]}}"])
@@ -56,6 +57,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path):
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_code_2(tmp_path):
     limit = "ulimit -f 40; trap '' XFSZ"  # blocks of a KiB: the first network does not fit, as where a disk is full
     line = " ".join([*TRAIN, *SHORT, *FEW, f"--workdir={tmp_path}/run"])
@@ -76,6 +78,7 @@ def test_an_address_elsewhere_is_no_folder(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_that_of_the_person(tmp_path):
     done = run(*SHORT, *FEW, "--workdir=~/run", cwd=ROOT, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -166,6 +166,7 @@ def test_an_attack_never_ends_below_its_start(row, threat):
         assert (end.numpy() >= start.numpy() - 1e-12).all()
 
 
+@pytest.mark.slow
 @every_attack
 @attacks_and_threats
 def test_xla_finds_what_the_plain_attack_finds(row, threat):

@@ -277,6 +277,7 @@ def test_a_disk_without_locks_is_no_other_process(code, tmp_path, monkeypatch, c
         assert "cannot be locked (no locks here); see that no other process works in it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lr[0.1]", "what? *"])
 def test_names_that_are_patterns_go_on_as_others_do(name, tmp_path):
     folder = tmp_path / name

@@ -27,13 +27,14 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory as Linux does")
 @pytest.mark.parametrize(
     ("how", "said", "disguise"),
     [
         ("serve", "refused\n", False),
         ("serve", "refused\n", True),
-        pytest.param("decode", "", False, marks=pytest.mark.slow),  # so that the limit is known to be one
+        ("decode", "", False),  # so that the limit is known to be one
     ],
 )
 def test_a_bomb_is_refused_within_memory_that_would_not_hold_it(how, said, disguise, tmp_path):
