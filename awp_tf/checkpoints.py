@@ -6,12 +6,13 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.checks import UserError, first_line
 from awp_tf.files import replacing, without_wildcards
 
 _NAME = re.compile(r"step-(\d+)\.index$")
@@ -112,3 +113,17 @@ def save_network(network: keras.Model, path: pathlib.Path) -> None:
     """Saves network as .keras; path holds either the old file or the new one, never half of it."""
     with replacing(path) as part:
         network.save(part)
+
+
+def require_readable(network: keras.Model) -> None:
+    """Raises UserError unless Keras can read a network back from a file: found out before it is trained, not after."""
+    with tempfile.TemporaryDirectory() as place:
+        file = pathlib.Path(place) / "network.keras"
+        try:
+            network.save(file)
+            keras.models.load_model(file)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise UserError(
+                f"{network.name}: expected a network that Keras reads back from a file ({first_line(error)}); register "
+                "layers of your own by keras.saving.register_keras_serializable, and use no Lambda."
+            ) from error

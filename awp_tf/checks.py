@@ -26,6 +26,17 @@ def at_least(name: str, value: object, least: int) -> None:
     _require(whole and value >= least, name, f"a whole number >= {least}", value)  # type: ignore[operator]
 
 
+def whole_seed(name: str, value: object) -> None:
+    """Raises UserError unless value is a whole number that NumPy and Keras take for a seed."""
+    at_least(name, value, 0)
+    _require(value < 2**32, name, "a whole number below 2**32", value)  # type: ignore[operator]
+
+
+def fixed(name: str, value: object, advice: str = "") -> None:
+    """Raises UserError where value is a schedule or a tensor."""
+    _require(_real(value), name, "a number that stays as it is", value, advice)
+
+
 def fraction(name: str, value: object) -> None:
     """Raises UserError unless value is a number in [0, 1)."""
     _require(_real(value) and 0 <= value < 1, name, "a number in [0, 1)", value)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from awp_tf.data.pipeline import ordered
 from awp_tf.data.sources import Split, spread
 from awp_tf.functional import frozen
 from awp_tf.random import EVALUATION, ImageSeeds, make_seed
-from awp_tf.threats import Threat, require_pixels
+from awp_tf.threats import Threat, require_fixed, require_pixels
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Rows = tuple[int, list[tf.Tensor]]
@@ -37,6 +37,7 @@ class Measurement:
         at_least("Measurement.batch_size", self.batch_size, 1)
         if self.examples is not None:
             at_least("Measurement.examples", self.examples, 1)
+        require_fixed("Measurement", self.threat)
 
     @property
     def threat(self) -> Threat | None:

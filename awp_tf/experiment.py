@@ -11,7 +11,8 @@ import tensorflow as tf
 from awp_tf import data as data_lib
 from awp_tf import report
 from awp_tf.board import Board
-from awp_tf.checks import UserError, at_least
+from awp_tf.checkpoints import require_readable
+from awp_tf.checks import UserError, at_least, whole_seed
 from awp_tf.data import Augment, Batches, NoAugment, Source, Split
 from awp_tf.evaluation import Evaluator, Measurement, craft
 from awp_tf.loop import Loop
@@ -61,6 +62,7 @@ class Data:
 
     def load(self) -> tuple[Source, Split, Split]:
         """(Source, training images, validation images)."""
+        whole_seed("Data.validation_seed", self.validation_seed)
         source = self.source()
         train, validation = data_lib.hold_out(source.train, self.validation, self.validation_seed)
         if self.limit is not None:
@@ -112,13 +114,12 @@ def train(
         UserError: A setting, the data, or the folder is unfit; nothing has been written.
         Interrupted: A signal came; the same call goes on from there.
     """
-    at_least("epochs", epochs, 1)
-    at_least("validate_every", validate_every, 1)
-    if patience is not None:
-        at_least("patience", patience, 1)
-    if keep_every is not None:
-        at_least("keep_every", keep_every, 1)
-    at_least("seed", seed, 0)
+    counts = {"epochs": epochs, "validate_every": validate_every, "patience": patience, "keep_every": keep_every}
+    for name, count in counts.items():
+        if count is not None:
+            at_least(name, count, 1)
+    whole_seed("seed", seed)
+    strategy = make_strategy(devices)  # before TensorFlow does anything
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
@@ -128,7 +129,6 @@ def train(
         said = report.text(finished, folder.path, test.attack, recipe.best_by)
         print(f"{workdir} holds a finished run; nothing to do.\n{said}")
         return finished
-    strategy = make_strategy(devices)
     source, train_split, validation_split = data.load()
     batches = Batches(
         train_split, data.batch_size, data.augment, seed, strategy.num_replicas_in_sync, dtype=recipe.dtype
@@ -137,6 +137,7 @@ def train(
         trainer = recipe.trainer(
             source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
         )
+        require_readable(trainer.averaged.network)
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
         with folder.opened(_hparams(recipe, data, epochs, seed, source), source.identity):
             print(_heading(source, train_split, validation_split, trainer, folder.path, epochs), flush=True)

@@ -67,11 +67,17 @@ class Piecewise(Schedule):
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
         _check_run(self)
+        if not isinstance(self.drops, Sequence) or not all(isinstance(drop, (int, float)) for drop in self.drops):
+            raise UserError(
+                f"Piecewise.drops: expected fractions of the run such as (0.5, 0.75), received {self.drops!r}."
+            )
 
     def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
         """See Schedule."""
-        dropped = [tf.cast(epoch / self.epochs >= drop, tf.float64) for drop in self.drops]
-        return self.initial * tf.constant(self.factor, tf.float64) ** tf.add_n(dropped)
+        dropped = tf.reduce_sum(
+            tf.cast(epoch / self.epochs >= tf.constant(self.drops, tf.float64, [len(self.drops)]), tf.float64)
+        )
+        return self.initial * tf.constant(self.factor, tf.float64) ** dropped
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import tensorflow as tf
 
 from awp_tf import random
-from awp_tf.checks import UserError, one_of, positive
+from awp_tf.checks import UserError, fixed, one_of, positive
 
 T = TypeVar("T")
 
@@ -148,6 +148,15 @@ def parse(text: str) -> Threat:
     if not epsilon:
         raise UserError(f"threat: expected a radius too, for instance {kind}:8/255, received {text!r}.")
     return kinds[kind](epsilon)  # type: ignore[arg-type]  # a text is read as a fraction
+
+
+def require_fixed(name: str, threat: Threat | None) -> None:
+    """Raises UserError where the radius of what evaluates changes over time."""
+    if threat is not None:
+        advice = (
+            "schedule that of training alone (gin: training/PGD.threat=@training/Linf(), training/Linf.epsilon=...)."
+        )
+        fixed(f"{name}: epsilon", threat.epsilon, advice)
 
 
 def require_one_ball(balls: Mapping[str, Threat | None]) -> None:

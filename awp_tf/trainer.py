@@ -9,7 +9,7 @@ import tensorflow as tf
 from awp_tf import random, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
-from awp_tf.checks import UserError, at_least, not_negative
+from awp_tf.checks import UserError, at_least, fixed, not_negative
 from awp_tf.examples import examples, plainly
 from awp_tf.functional import Recorder, Tensors, bind, frozen, read, require_logits
 from awp_tf.methods import Method
@@ -63,8 +63,9 @@ class RobustTrainer(keras.Model):
             UserError: A setting makes no sense, or the network is no classifier of images that gives logits.
         """
         super().__init__(name="robust_trainer")
-        not_negative("RobustTrainer.weight_decay", weight_decay)
-        not_negative("RobustTrainer.perturb_from", perturb_from)
+        for name, value in (("weight_decay", weight_decay), ("perturb_from", perturb_from)):
+            fixed(f"RobustTrainer.{name}", value)
+            not_negative(f"RobustTrainer.{name}", value)
         at_least("RobustTrainer.alternations", alternations, 1)
         require_logits(network)
         jit = _resolve_xla(xla)
@@ -112,6 +113,11 @@ class RobustTrainer(keras.Model):
         with plainly():
             return super().train_on_batch(*args, **kwargs)
 
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As keras.Model.test_on_batch; errors as in fit."""
+        with plainly():
+            return super().test_on_batch(*args, **kwargs)
+
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the network alone (averaged.network), which is all that others need; so does ModelCheckpoint."""
         self.averaged.network.save(*args, **kwargs)
@@ -140,7 +146,9 @@ class RobustTrainer(keras.Model):
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
         x, y, sample_weight = examples(batch, self.network.outputs[0].shape[-1])
         predict = frozen(self.network)
-        x_adv = self.attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
+        epoch = tf.cast(self.optimizer.iterations.value, tf.float64) / self.steps_per_epoch
+        attack = at_epoch(self.attack, epoch, x.dtype)
+        x_adv = attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
         before, after = (tf.argmax(predict(images), -1) == tf.cast(y, tf.int64) for images in (x, x_adv))
         for metric, right in ((self._clean_accuracy, before), (self._robust_accuracy, before & after)):
             metric.update_state(tf.cast(right, tf.float32), sample_weight)

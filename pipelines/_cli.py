@@ -1,7 +1,6 @@
 """What all commands share: the flags of a configuration, and gin, which is known here and nowhere else."""
 
 import contextlib
-import difflib
 import importlib.util  # (gin 0.5 uses it without importing it)
 import inspect
 import logging
@@ -30,10 +29,9 @@ from awp_tf import (
     threats,
 )
 from awp_tf.checks import UserError, first_line
+from pipelines._slips import ROOT, did_you_mean, place, require_used
 
 T = TypeVar("T")
-
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _CONFIGURABLE = (
     *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
@@ -92,7 +90,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
     _import_parts()
     register()
     gin.clear_config()
-    gin.add_config_file_search_path(str(_ROOT))
+    gin.add_config_file_search_path(str(ROOT))
     for file in files:
         _require_file(file)
     try:
@@ -106,9 +104,9 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
     if "dynamic_registration" in text:
         raise UserError("--gin_file: expected no dynamic_registration; name your module by --import instead.")
     text = re.sub(r"^(import|from) .*\n+", "", text, flags=re.MULTILINE)
-    if root not in text:
+    if not place(rf"^{re.escape(root)}\s*=", files[:1], ()):
         raise UserError(f"--gin_file: expected {_FIRST[root]} first, then your other files.")
-    _check_macros(text, files, bindings)
+    require_used(text, files, bindings)
     return str(text)
 
 
@@ -183,10 +181,10 @@ def default_workdir(files: Sequence[str]) -> str:
 
 
 def _require_file(file: str) -> None:
-    if any((root / file).is_file() for root in (pathlib.Path(), _ROOT)):
+    if any((root / file).is_file() for root in (pathlib.Path(), ROOT)):
         return
-    known = [str(path.relative_to(_ROOT)) for path in sorted((_ROOT / "gin").rglob("*.gin"))]
-    raise UserError(f"--gin_file: expected an existing file, received {file!r}.{_did_you_mean(file, known)}")
+    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
+    raise UserError(f"--gin_file: expected an existing file, received {file!r}.{did_you_mean(file, known)}")
 
 
 def _explain(error: Exception, bindings: Sequence[str]) -> str:
@@ -196,52 +194,17 @@ def _explain(error: Exception, bindings: Sequence[str]) -> str:
         where = f'file "{error.filename}", line {error.lineno}' if error.filename else "--gin_bindings="
         return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
     text = str(error)
-    place = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
+    where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     first = text.strip().splitlines()[0]
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
     missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
     hint = ""
     if parameter:
-        hint = _did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
+        hint = did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
     elif missing:
-        hint = _did_you_mean(missing[1].split("/")[-1], [thing.__name__ for thing in _CONFIGURABLE])
+        hint = did_you_mean(missing[1].split("/")[-1], [thing.__name__ for thing in _CONFIGURABLE])
         hint = hint or " A part of your own is made known by --import=<its module>."
-    return f"{first}{hint}{f' ({place[0]})' if place else ''}"
-
-
-def _check_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """A macro that nothing uses, or that has no value, is a typing error, which gin lets pass."""
-    bound = re.findall(r"^([A-Z][A-Z0-9_]*) *=", text, re.MULTILINE)
-    used = re.findall(r"%([A-Z][A-Z0-9_]*)", text)
-    for name in sorted(set(used) - set(bound)):
-        place = _place(rf"%{name}\b", files, bindings)
-        raise UserError(f"%{name}: no file gives this macro a value.{_did_you_mean(name, bound)} ({place})")
-    for name in sorted(set(bound) - set(used)):
-        if _place(rf"%{name}\b", files, ()):
-            continue  # used where a later file or binding took its place
-        place = _place(rf"^\s*{name}\s*=", files, bindings)
-        raise UserError(f"{name}: nothing uses a macro of this name.{_did_you_mean(name, used)} ({place})")
-
-
-def _place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:
-    """Where a pattern stands: a binding, or file and line, included files too."""
-    for binding in bindings:
-        if re.search(pattern, binding):
-            return f"in --gin_bindings={binding}"
-    for file in files:
-        text = next(root / file for root in (pathlib.Path(), _ROOT) if (root / file).is_file()).read_text("utf-8")
-        for number, line in enumerate(text.splitlines(), start=1):
-            if re.search(pattern, line):
-                return f'in file "{file}", line {number}'
-        place = _place(pattern, re.findall(r"^include '(.+)'", text, re.MULTILINE), ())
-        if place:
-            return place
-    return ""
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f"{first}{hint}{f' ({where_found[0]})' if where_found else ''}"
 
 
 def _parameters(name: str) -> list[str]:

@@ -19,7 +19,7 @@ from pipelines import _cli
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 WORKDIR = absl.flags.DEFINE_string("workdir", None, "A run's folder.")
-OUTPUT = absl.flags.DEFINE_string("output", None, "Where the results go; by default a folder inside the run's.")
+OUTPUT = absl.flags.DEFINE_string("output", None, "Where the results go; the README says where by default.")
 NETWORK = absl.flags.DEFINE_string(
     "network",
     None,
@@ -97,7 +97,7 @@ def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | 
         elif name in ("best", "last"):
             result.append((name, None, path / f"{name}.keras"))
         else:
-            result.append((pathlib.Path(name).stem, None, local(name)))
+            result.append(_of_file(path, local(name)))
     missing = [str(file) for _, _, file in result if not file.exists()]
     if missing or not result:
         raise UserError(
@@ -105,6 +105,22 @@ def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | 
             f"there is no {', '.join(missing) or 'kept epoch'}."
         )
     return result
+
+
+def _of_file(path: pathlib.Path, file: pathlib.Path) -> tuple[str, int | None, pathlib.Path]:
+    """Named after its folder too, unless it is one of the run's: another best.keras is not that of the run."""
+    own = file.resolve().parent == path.resolve() and file.stem in ("best", "last")
+    return (file.stem if own else f"{file.resolve().parent.name}/{file.stem}", None, file)
+
+
+def output(default: pathlib.Path | str) -> str:
+    """Where the results go: --output, or else default."""
+    return str(local(OUTPUT.value) if OUTPUT.value else default)
+
+
+def plain(name: str) -> str:
+    """A network's name as part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def require_alone() -> None:

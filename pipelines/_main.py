@@ -54,7 +54,9 @@ def _plain_failures() -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         if not _of_disk(error):
             raise
-        raise UserError(f"cannot be written: {first_line(error)}. {_MAKE_ROOM}") from error
+        refused = any(os.strerror(code) in str(error) for code in (errno.EACCES, errno.EPERM))
+        advice = "Expected permission for it." if refused else _MAKE_ROOM
+        raise UserError(f"cannot be {'used' if refused else 'written'}: {first_line(error)}. {advice}") from error
 
 
 def _of_disk(error: Exception) -> bool:

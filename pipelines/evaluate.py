@@ -21,6 +21,7 @@ import tensorflow as tf
 from awp_tf import cpu, robustness, threats
 from awp_tf.checks import UserError
 from awp_tf.data.named import named
+from awp_tf.files import local
 from awp_tf.robustness import Classifier, Protocol, Subject
 from awp_tf.strategy import use_gpus
 from pipelines import _cli, _flags, _main
@@ -70,27 +71,27 @@ def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
     subject = Subject(
         robustness.load(str(file)),
         {"test": run.source.test, "train": run.train},
-        name=run.path.resolve().name,
+        name=run.path.resolve().name if name == "best" else f"{run.path.resolve().name}, {name}",
         data=run.source.name,
         class_names=run.source.class_names,
         transfer=_transfer(),
         config=run.config,
     )
-    place = "evaluation" if name == "best" else f"evaluation_{name.replace(' ', '_')}"
-    return subject, protocol, _flags.OUTPUT.value or str(run.path / place)
+    place = "evaluation" if name == "best" else f"evaluation_{_flags.plain(name)}"
+    return subject, protocol, _flags.output(run.path / place)
 
 
 def _of_network() -> tuple[Subject, Protocol, str]:
     """Any network on any data."""
     _flags.require_alone()
     protocol = _changed(Protocol(threats.parse(_flags.THREAT.value or "linf:8/255")))
-    classifier = robustness.load(_flags.NETWORK.value)
+    classifier = robustness.load(str(local(_flags.NETWORK.value)))
     found = named(_flags.DATA.value, protocol.parts, classifier.shape)
     name = pathlib.Path(_flags.NETWORK.value).stem
     subject = Subject(
         classifier, found.splits, name=name, data=_flags.DATA.value, class_names=found.class_names, transfer=_transfer()
     )
-    return subject, protocol, _flags.OUTPUT.value or f"evaluations/{name}"
+    return subject, protocol, _flags.output(f"evaluations/{name}")
 
 
 def _changed(protocol: Protocol) -> Protocol:
@@ -108,7 +109,7 @@ def _changed(protocol: Protocol) -> Protocol:
 
 
 def _transfer() -> Classifier | None:
-    return robustness.load(_TRANSFER.value) if _TRANSFER.value else None
+    return robustness.load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
 
 
 if __name__ == "__main__":

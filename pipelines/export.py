@@ -66,7 +66,7 @@ def _of_run(folder: str) -> tuple[Export, Product]:
     (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
     if others:
         raise UserError("--network: expected one network to export, received epochs.")
-    place = "evaluation" if name == "best" else f"evaluation_{name.replace(' ', '_')}"
+    place = "evaluation" if name == "best" else f"evaluation_{_flags.plain(name)}"
     evaluation = run.path / place / "evaluation.json"
     return _cli.call(Export), Product(
         _MODEL.value or _plain(run.path.resolve().name),
@@ -91,7 +91,7 @@ def _of_network() -> tuple[Export, Product]:
 
 
 def _card(network: pathlib.Path, found: pathlib.Path | None) -> dict[str, object] | None:
-    path = pathlib.Path(_EVALUATION.value) if _EVALUATION.value else found
+    path = local(_EVALUATION.value) if _EVALUATION.value else found
     return read_card(path, network) if path else None
 
 

@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
     runs, names = _several(_flags.WORKDIR.value), _several(_flags.NETWORK.value)
     views, settings, config = _of_runs(runs, names or ["last"]) if runs else _of_networks(names)
-    draw(views, settings, _flags.OUTPUT.value or _default_output(runs, names, views), config=config)
+    draw(views, settings, _flags.output(_default_output(runs, names, views)), config=config)
 
 
 def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], Landscape, str]:
@@ -84,9 +84,9 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
     views = []
     stems = [pathlib.Path(name).stem for name in names]
     for name in names:
-        path = pathlib.Path(name)
+        path = local(name)
         label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
-        splits = named(_flags.DATA.value, ("train", "test"), robustness.load(name).shape).splits
+        splits = named(_flags.DATA.value, ("train", "test"), robustness.load(str(path)).shape).splits
         views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
     return views, settings, ""
 

@@ -92,6 +92,7 @@ TESTED_IN = {
     "torch_preact_resnet": "test_compare_autoattack",
     "_main": "test_main",
     "_quiet": "test_main",
+    "_slips": "test_configuration",
     "_cli": "test_cli",
     "train": "test_cli",
 }

@@ -7,9 +7,13 @@ import absl.flags
 import gin
 import pytest
 
+from awp_tf.attacks import PGD
 from awp_tf.checks import UserError
+from awp_tf.evaluation import Measurement
 from awp_tf.experiment import Data
 from awp_tf.recipe import Recipe
+from awp_tf.schedules import Warmup
+from awp_tf.threats import Linf
 from pipelines import _cli
 
 COUNTER = itertools.count()
@@ -131,3 +135,38 @@ def test_a_run_that_goes_well_says_nothing_of_where_gin_looked(caplog, capfd, tm
     monkeypatch.chdir(tmp_path)
     _cli.parse(["gin/at.gin", "gin/digits.gin"], [])
     assert "Path not found" not in caplog.text + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (
+            ["epochs=50"],
+            r"epochs: nothing uses a macro .*\. Did you mean 'EPOCHS'\? \(in --gin_",
+        ),
+        (["Batch_Size=50"], r"Batch_Size: nothing uses a macro of this name\. Did you mean 'BATCH_SIZE'"),
+        (["train/PGD.steps=50"], r"train/: nothing is of this scope\. Did you mean 'training'"),
+        (["valid/Measurement.examples=50"], r"valid/: nothing is of this scope\. Did you mean 'validation'"),
+        (["PGD.steps=50"], r"PGD\.steps: changes nothing; say which is meant: .*test/PGD\.steps, training/PGD\.steps"),
+    ],
+)
+def test_names_that_nothing_uses_are_slips(bindings, message):
+    with pytest.raises(UserError, match=message):
+        _cli.parse(["gin/at.gin", "gin/digits.gin"], bindings)
+
+
+def test_a_recipe_comes_first_or_it_would_undo_what_came_before():
+    with pytest.raises(UserError, match=r"expected a recipe \(try .*\) first, then your other files"):
+        _cli.parse(["gin/digits.gin", "gin/trades_awp.gin"], [])
+
+
+def test_a_radius_that_grows_is_of_training_alone():
+    growing = ["Warmup.value=0.1", "Warmup.epochs=2"]
+    _cli.parse(["gin/at.gin", "gin/digits.gin"], ["Linf.epsilon=@Warmup()", *growing])
+    with pytest.raises(UserError, match=r"Measurement: epsilon: expected a number that stays as it is"):
+        _cli.call(Measurement, attack=PGD(Linf(Warmup(0.1, 2))))
+    _cli.parse(
+        ["gin/at.gin", "gin/digits.gin"],
+        ["training/PGD.threat=@training/Linf()", "training/Linf.epsilon=@Warmup()", *growing],
+    )
+    assert _cli.call(Recipe).attack.threat == Linf(Warmup(0.1, 2))

@@ -6,11 +6,13 @@ import pytest
 import tensorflow as tf
 from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
 
-from awp_tf.attacks import Clean
+from awp_tf.attacks import PGD, Clean
 from awp_tf.checks import UserError
 from awp_tf.examples import examples, plainly
 from awp_tf.methods import MART, TRADES, Standard
 from awp_tf.optimizers import SGD
+from awp_tf.schedules import Warmup
+from awp_tf.threats import Linf
 
 
 def plain(**settings):
@@ -139,3 +141,44 @@ def test_backup_and_restore_ends_as_an_uninterrupted_fit(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(keras.callbacks.BackupAndRestore(tmp_path / "backup"), Stop())
     assert_same_weights(fit(keras.callbacks.BackupAndRestore(tmp_path / "backup")), whole)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (
+            np.zeros((4, 8, 8, 1), np.uint8),
+            np.array([0, 1, 2, 3]),
+            "images: expected floats .*, received uint8",
+        ),
+        (
+            np.zeros((4, 8, 8, 1), np.float32),
+            np.eye(4, dtype=int),
+            "labels: expected one whole number an image",
+        ),
+    ],
+    ids=["uint8", "one-hot"],
+)
+@pytest.mark.parametrize("method", ["fit", "train_on_batch", "test_on_batch"])
+def test_arrays_of_another_kind_are_refused(method, x, y, message):
+    with pytest.raises(UserError, match=message):
+        getattr(plain(), method)(x, y)
+
+
+def test_a_scheduled_radius_is_evaluated_at_its_value_now():
+    split = tiny_split(40)
+    network = tiny_network()
+    network.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.fit(split.images, split.labels, batch_size=8, epochs=30, verbose=0)
+    growing, fixed = (tiny_trainer(network, attack=PGD(Linf(e), steps=3)) for e in (Warmup(0.3, 2), 0.3))
+    for steps in (1, 2):  # epochs of one step
+        growing.optimizer.iterations.assign(steps)
+        found, then = (t.evaluate(split.images, split.labels, verbose=0, return_dict=True) for t in (growing, fixed))
+        assert (found["robust_accuracy"] == found["clean_accuracy"]) == (steps == 1)
+    assert found == then
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "perturb_from"])
+def test_what_is_no_number_of_a_part_is_no_schedule(name):
+    with pytest.raises(UserError, match=rf"RobustTrainer\.{name}: expected a number that stays as it is"):
+        tiny_trainer(**{name: Warmup(0.1, 2)})

@@ -101,3 +101,22 @@ def test_a_configuration_with_imports_is_refused(command, trained, tmp_path):
     with pytest.raises(UserError, match="expected settings only, received an import"):
         run_command(command, f"--workdir={trained}", f"--output={tmp_path}/out")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_best_keras_is_not_that_of_the_run(trained, tmp_path):
+    (tmp_path / "other").mkdir()
+    small_cnn(shape=(8, 8, 1), classes=10, width=5).save(tmp_path / "other" / "best.keras")
+    few = ["--attacks=fgsm", "--max_examples=20", "--check_examples=4"]
+    run_command(pipelines.evaluate, f"--workdir={trained}", f"--network={tmp_path}/other/best.keras", *few)
+    card = json.loads((trained / "evaluation_other_best" / "evaluation.json").read_text())
+    assert card["name"] == "at, other/best"
+    assert not (trained / "evaluation").exists()
+
+
+@pytest.mark.parametrize("flag", ["output", "network", "transfer_from"])
+def test_paths_of_all_flags_are_those_of_this_machine(flag, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--network={trained}/best.keras", "--data=digits", "--attacks=transfer", "--output=out"]
+    with pytest.raises(UserError, match=r"gs://x/best\.keras: expected a path on this machine"):
+        run_command(pipelines.evaluate, *flags, f"--{flag}=gs://x/best.keras")
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}

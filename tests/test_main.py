@@ -84,3 +84,9 @@ def test_the_home_folder_is_that_of_the_person(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "result.json").exists()
     assert not (ROOT / "~").exists()
+
+
+def test_two_devices_from_the_command_line(tmp_path):
+    done = run(*SHORT, *FEW, "--gin_bindings=train.devices=2", f"--workdir={tmp_path}/run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "on 2 CPU" in done.stdout

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from awp_tf.checks import UserError
-from awp_tf.run_folder import RunFolder
+from awp_tf.run_folder import RunFolder, kept_epochs
 
 CONFIG = "EPOCHS = 3\nSEED = 0\n"
 DATA = {"class names": ["cat", "dog"], "training images": "40, SHA-256 abc"}
@@ -67,3 +67,10 @@ def test_a_second_process_is_kept_out(tmp_path):
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
         )
     assert "another process is working in it" in other.stderr
+
+
+def test_stray_files_among_the_kept_networks_are_left_alone(tmp_path):
+    (tmp_path / "epochs").mkdir()
+    for name in ("epoch-0010.keras", "epoch-0010-old.keras", "epoch-x.keras", "notes.txt"):
+        (tmp_path / "epochs" / name).touch()
+    assert list(kept_epochs(tmp_path)) == [10]

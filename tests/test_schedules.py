@@ -96,3 +96,9 @@ def test_schedules_are_found_in_tuples_and_lists_at_any_depth():
     assert now.others[1] == 3
     still = Several((AWP(0.1),), [1])
     assert at_epoch(still, tf.constant(3, tf.float64)) is still
+
+
+def test_a_rate_without_drops_is_constant_and_a_drop_wants_brackets():
+    np.testing.assert_allclose(at(Piecewise(0.1, 200, drops=()), EPOCHS), 0.1)
+    with pytest.raises(UserError, match=r"Piecewise\.drops: expected"):
+        Piecewise(0.1, 200, drops=0.5)

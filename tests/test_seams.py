@@ -297,3 +297,30 @@ def test_images_a_second_count_the_images_that_were_trained_on(tmp_path):
     loop.run()
     assert sum(seen) == 80  # 40 an epoch, whose last batch of 16 is short
     assert np.isfinite(loop.progress.best)
+
+
+def with_lambda(shape, classes):
+    plain = network(shape, classes)
+    return keras.Model(plain.input, keras.layers.Lambda(lambda x: 2 * x)(plain.output))
+
+
+def test_a_network_that_could_not_be_read_back_is_refused_before_it_is_trained(tmp_path):
+    with pytest.raises(UserError, match=r"expected a network that Keras reads back from a file .*; register"):
+        run(tmp_path / "a", of=recipe(network=with_lambda))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("seed", [2**32, 20240101123456, -1, 0.5])
+def test_seeds_are_those_that_numpy_takes(seed, tmp_path):
+    with pytest.raises(UserError, match="seed: expected a whole number"):
+        train(**{**settings_of(tmp_path / "a"), "seed": seed})
+    with pytest.raises(UserError, match=r"Data\.validation_seed: expected a whole number"):
+        dataclasses.replace(DATA, validation_seed=seed).load()
+    assert not (tmp_path / "a").exists()
+
+
+def settings_of(folder):
+    return {
+        **{"recipe": recipe(), "data": DATA, "epochs": 1, "workdir": str(folder), "config": "c"},
+        **{"validation": MEASURE, "test": MEASURE},
+    }

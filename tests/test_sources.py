@@ -173,3 +173,14 @@ def test_a_damaged_npz_is_named(keep, tmp_path):
     with pytest.raises(UserError, match=r"data\.npz: expected an \.npz file") as error:
         npz(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_channels_first_is_recognised(tmp_path):
+    x = np.zeros((12, 3, 32, 32), np.uint8)
+    with pytest.raises(UserError, match=r"received \(12, 3, 32, 32\), which looks like \[N, C, H, W\]; transpose"):
+        npz(save(tmp_path / "data.npz", x_train=x, x_test=x[:6]))
+
+
+def test_pixels_of_0_and_1_in_uint8_are_no_grey_levels(tmp_path):
+    with pytest.raises(UserError, match=r"expected uint8 images in \[0, 255\], received none above 1; multiply by 255"):
+        npz(save(tmp_path / "data.npz", x_train=(arrays()[0] > 9).astype(np.uint8)))

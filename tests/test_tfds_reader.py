@@ -144,3 +144,10 @@ def test_labels_without_names_are_read(tmp_path):
 def test_what_is_no_classification_of_8_bit_images_is_refused(settings, message, tmp_path):
     with pytest.raises(UserError, match=message):
         tfds_source(*prepared(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("name", ["cifar10:9.9.9", "cifar10/no_such_config"])
+def test_a_version_or_configuration_that_is_none_is_one_line(name, tmp_path):
+    with pytest.raises(UserError, match=r"tfds_source\.name: expected a data set of tensorflow-datasets") as error:
+        tfds_source(name, str(tmp_path))
+    assert "\n" not in str(error.value)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import absl.flags
 
 from awp_tf.checks import UserError, at_least
+from awp_tf.files import local
 from awp_tf.interrupt import Interrupt
 from awp_tf.run_folder import locked
 from awp_tf.study import Record, Study, Trial, read_records, write_report
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     at_least("--jobs", _JOBS.value, 1)
     _cli.parse(flags.gin_file, flags.gin_bindings, root="Study.runs")
     study = _cli.call(Study)
-    output, runs = pathlib.Path(_OUTPUT.value), pathlib.Path(_RUNS.value)
+    output, runs = local(_OUTPUT.value), local(_RUNS.value)
     records = output / "records"
     known = read_records(records, study)
     for trial in study.trials:

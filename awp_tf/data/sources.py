@@ -225,6 +225,13 @@ def check_split(name: str, split: Split) -> None:
             f"{name}: expected images [N, H, W, C] and N labels, N > 0, "
             f"received shapes {images.shape} and {labels.shape}."
         )
+    if images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise UserError(
+            f"{name}: expected images [N, H, W, C], received {images.shape}, which looks like [N, C, H, W]; transpose "
+            "them: x.transpose(0, 2, 3, 1)."
+        )
+    if images.dtype == np.uint8 and images.max() == 1:
+        raise UserError(f"{name}: expected uint8 images in [0, 255], received none above 1; multiply by 255.")
     if images.dtype != np.uint8 and not np.isfinite(images).all():
         bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
         raise UserError(

@@ -43,13 +43,14 @@ def read(name: str, data_dir: str | None, size: int | None = None) -> tuple[Any,
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):  # no such set, or no name of a set at all
+    # No such set, no name of a set at all, or none of this version.
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else f" ({first_line(error)})"
         raise UserError(
             f"tfds_source.name: expected a data set of tensorflow-datasets, received {name!r}.{hint}"
-        ) from None
+        ) from error
 
 
 def _download(builder: Any, name: str) -> None:

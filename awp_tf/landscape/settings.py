@@ -8,7 +8,7 @@ import numpy as np
 
 from awp_tf.attacks import Attack
 from awp_tf.checks import UserError, at_least, not_negative, one_of
-from awp_tf.threats import Threat
+from awp_tf.threats import Threat, require_fixed
 
 SHARPNESS_AT = (0.25, 0.5, 1.0)
 
@@ -69,6 +69,7 @@ class Landscape:
         at_least("Landscape.seed", self.seed, 0)
         if self.examples is not None:
             at_least("Landscape.examples", self.examples, 1)
+        require_fixed("Landscape", self.threat)
         _ = self.curves  # alphas are checked before any network is read
 
     @property

@@ -10,7 +10,7 @@ from awp_tf.attacks import PGD, Once, Search, Transfer
 from awp_tf.attacks.autoattack import AutoAttack, Cascade, named
 from awp_tf.checks import UserError, at_least, one_of, positive
 from awp_tf.robustness.classifier import Classifier
-from awp_tf.threats import Threat
+from awp_tf.threats import Threat, require_fixed
 
 _SHARE = 32  # images that a core searches at a time: what of them is in the making should stay in its cache
 
@@ -51,6 +51,7 @@ class Protocol:
         at_least("Protocol.batch_size", self.batch_size, 1)
         at_least("Protocol.seed", self.seed, 0)
         at_least("Protocol.check_examples", self.check_examples, 1)
+        require_fixed("Protocol", self.threat)
         _ = self._known  # names are checked before any data is read
 
     @property

@@ -1,0 +1,84 @@
+"""Typing errors that gin lets pass: names that nothing uses."""
+
+import difflib
+import pathlib
+import re
+from collections.abc import Sequence
+
+from awp_tf.checks import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Raises UserError where a macro, a scope or a setting of a resolved configuration is used by nothing.
+
+    Args:
+        text: The configuration.
+        files: What it was made of, for the place of the slip.
+        bindings: Likewise.
+    """
+    bare = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    _require_macros(bare, files, bindings)
+    _require_scopes(bare, files, bindings)
+    _require_not_overridden(bare, files, bindings)
+
+
+def _require_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    bound = re.findall(r"^(\w+) *=", text, re.MULTILINE)
+    used = re.findall(r"%(\w+)", text)
+    for name in sorted(set(used) - set(bound)):
+        where = place(rf"%{name}\b", files, bindings)
+        raise UserError(f"%{name}: no file gives this macro a value.{did_you_mean(name, bound)} ({where})")
+    for name in sorted(set(bound) - set(used)):
+        if place(rf"%{name}\b", files, ()):
+            continue  # used where a later file or binding took its place
+        where = place(rf"^\s*{name}\s*=", files, bindings)
+        raise UserError(f"{name}: nothing uses a macro of this name.{did_you_mean(name.upper(), used)} ({where})")
+
+
+def _require_scopes(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    bound = set(re.findall(r"^(\w+)/[\w.]+ *=", text, re.MULTILINE))
+    used = set(re.findall(r"@(\w+)/", text))
+    for scope in sorted(bound - used):
+        if place(rf"@{scope}/", files, ()):
+            continue
+        where = place(rf"^\s*{scope}/", files, bindings)
+        raise UserError(f"{scope}/: nothing is of this scope.{did_you_mean(scope, sorted(used))} ({where})")
+
+
+def _require_not_overridden(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """What a person binds without a scope, where everything of that name has one and a value of its own there.
+
+    The first file is a recipe, or a run's own configuration, in which later files may have done that on purpose.
+    """
+    for name, parameter in re.findall(r"^(\w+)\.(\w+) *=", text, re.MULTILINE):
+        where = place(rf"^\s*{name}\.{parameter}\s*=", files[1:], bindings)
+        scopes = set(re.findall(rf"@(?:(\w+)/)?{name}\b", text))
+        own = rf"/{name}\.{parameter} *="
+        there = [scope for scope in sorted(scopes) if re.search(f"^{scope}{own}", text, re.MULTILINE)]
+        if where and there and len(there) == len(scopes):
+            say = ", ".join(f"{scope}/{name}.{parameter}" for scope in there)
+            raise UserError(f"{name}.{parameter}: changes nothing; say which is meant: {say} ({where})")
+
+
+def place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:
+    """Where a pattern stands: a binding, or file and line, included files too; empty where nowhere."""
+    for binding in bindings:
+        if re.search(pattern, binding):
+            return f"in --gin_bindings={binding}"
+    for file in files:
+        text = next(root / file for root in (pathlib.Path(), ROOT) if (root / file).is_file()).read_text("utf-8")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if re.search(pattern, line):
+                return f'in file "{file}", line {number}'
+        below = place(pattern, re.findall(r"^include '(.+)'", text, re.MULTILINE), ())
+        if below:
+            return below
+    return ""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The nearest name, as a sentence; empty where none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
