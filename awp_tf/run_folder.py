@@ -118,8 +118,8 @@ def epoch_file(folder: pathlib.Path, epoch: int) -> pathlib.Path:
 
 def kept_epochs(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     """The networks that a run kept, by epoch."""
-    files = sorted((folder / "epochs").glob("epoch-*.keras"))
-    return {int(file.stem[6:]): file for file in files if file.stem[6:].isdecimal()}
+    files = {file.stem.removeprefix("epoch-"): file for file in sorted((folder / "epochs").glob("epoch-*.keras"))}
+    return {int(number): file for number, file in files.items() if number.isdecimal()}
 
 
 @contextlib.contextmanager

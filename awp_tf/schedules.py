@@ -74,10 +74,9 @@ class Piecewise(Schedule):
 
     def __call__(self, epoch: tf.Tensor) -> tf.Tensor:
         """See Schedule."""
-        dropped = tf.reduce_sum(
-            tf.cast(epoch / self.epochs >= tf.constant(self.drops, tf.float64, [len(self.drops)]), tf.float64)
-        )
-        return self.initial * tf.constant(self.factor, tf.float64) ** dropped
+        drops = tf.constant(self.drops, tf.float64, [len(self.drops)])
+        passed = tf.reduce_sum(tf.cast(epoch / self.epochs >= drops, tf.float64))
+        return self.initial * tf.constant(self.factor, tf.float64) ** passed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,11 @@ from pipelines import _cli
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 WORKDIR = absl.flags.DEFINE_string("workdir", None, "A run's folder.")
-OUTPUT = absl.flags.DEFINE_string("output", None, "Where the results go; the README says where by default.")
+OUTPUT = absl.flags.DEFINE_string(
+    "output",
+    None,
+    "Where the results go; by default into the run's folder, or evaluations/, landscapes/, serving/ (all exports).",
+)
 NETWORK = absl.flags.DEFINE_string(
     "network",
     None,

@@ -1,5 +1,6 @@
 """What surrounds a command: another folder, other settings of Keras, a closed pipe, a full disk."""
 
+import errno
 import json
 import os
 import pathlib
@@ -8,6 +9,9 @@ import subprocess
 import sys
 
 import pytest
+
+from awp_tf.checks import UserError
+from pipelines import _main
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRAIN = [sys.executable, "-m", "pipelines.train"]
@@ -90,3 +94,28 @@ def test_two_devices_from_the_command_line(tmp_path):
     done = run(*SHORT, *FEW, "--gin_bindings=train.devices=2", f"--workdir={tmp_path}/run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 2 CPU" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.EACCES, "cannot be used: .*Permission denied.* Expected permission for it"),
+        (errno.ENOSPC, "cannot be written: .*No space left on device.* Make room, or choose another folder"),
+    ],
+)
+def test_a_file_that_may_not_be_read_is_no_full_disk(code, message):
+    def fail():
+        with _main._plain_failures():
+            raise OSError(code, os.strerror(code), "/data/train/cat")
+
+    with pytest.raises(UserError, match=message):
+        fail()
+
+
+def test_another_error_of_the_system_is_not_hidden():
+    def fail():
+        with _main._plain_failures():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        fail()
