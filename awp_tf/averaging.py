@@ -5,7 +5,7 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import fraction
+from awp_tf.infra.errors import fraction
 
 
 class Averaging(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError, of_assertion
+from awp_tf.infra.errors import UserError, of_assertion
 from awp_tf.threats import require_pixels
 
 

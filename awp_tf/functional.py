@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 Predict = Callable[[tf.Tensor], tf.Tensor]
 Tensors = Sequence[tf.Tensor]

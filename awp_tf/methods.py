@@ -11,7 +11,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from awp_tf.checks import not_negative
+from awp_tf.infra.errors import not_negative
 from awp_tf.losses import boosted_cross_entropy, cross_entropy, kl_divergence, mart_regularizer
 
 Predict = Callable[[tf.Tensor], tf.Tensor]

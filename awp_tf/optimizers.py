@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf import replicas
-from awp_tf.checks import fraction
+from awp_tf.infra.errors import fraction
 
 
 @keras.saving.register_keras_serializable(package="awp_tf")

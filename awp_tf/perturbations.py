@@ -11,8 +11,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from awp_tf import random
-from awp_tf.checks import at_least, not_negative
+from awp_tf import noise
+from awp_tf.infra.errors import at_least, not_negative
 
 Weights = Sequence[tf.Tensor]
 Gradient = Callable[[Weights], Weights]
@@ -21,9 +21,7 @@ Gradient = Callable[[Weights], Weights]
 class Perturbation(Protocol):
     """A search for the worst weights near the given ones."""
 
-    def __call__(
-        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
-    ) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
         """Nearby weights, in the order of weights.
 
         Args:
@@ -39,9 +37,7 @@ class Perturbation(Protocol):
 class Identity:
     """No perturbation: the null object that turns AWP off."""
 
-    def __call__(
-        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
-    ) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
         """Returns weights; the gradient is never asked for."""
         return weights
 
@@ -65,9 +61,7 @@ class AWP:
         not_negative("AWP.gamma", self.gamma)
         at_least("AWP.steps", self.steps, 1)
 
-    def __call__(
-        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
-    ) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
         """See Perturbation."""
         vs = [n - w for n, w in zip(weights if start is None else start, weights, strict=True)]
         for _ in range(self.steps):
@@ -97,16 +91,14 @@ class RandomPerturbation:
         """Raises UserError where gamma is negative."""
         not_negative("RandomPerturbation.gamma", self.gamma)
 
-    def __call__(
-        self, weights: Weights, gradient: Gradient, seed: random.Seed, start: Weights | None = None
-    ) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
         """See Perturbation; start and gradient play no part."""
         return [self._shift(w, seed.fold(layer)) for layer, w in enumerate(weights)]
 
-    def _shift(self, weight: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+    def _shift(self, weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
         if weight.shape.rank < 2:
             return weight
-        direction = random.normal(seed, weight)
+        direction = noise.normal(seed, weight)
         return weight + self.gamma * tf.norm(weight) * _unit(direction)
 
 

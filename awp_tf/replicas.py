@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from awp_tf.random import Seed
+from awp_tf.noise import Seed
 
 
 def share(seed: Seed) -> Seed:

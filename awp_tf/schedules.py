@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least, not_negative, one_of, positive
+from awp_tf.infra.errors import UserError, at_least, not_negative, one_of, positive
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 
 import tensorflow as tf
 
-from awp_tf import random
-from awp_tf.checks import UserError, fixed, one_of, positive
+from awp_tf import noise
+from awp_tf.infra.errors import UserError, fixed, one_of, positive
 
 T = TypeVar("T")
 
@@ -38,11 +38,11 @@ class Threat(Protocol):
         """The step of length one (in this norm) along which gradient [B, H, W, C] climbs steepest."""
         ...
 
-    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """A random point of the ball in the shape of like [B, H, W, C]."""
         ...
 
-    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """A random point at distance epsilon in the shape of like [B, H, W, C]."""
         ...
 
@@ -77,13 +77,13 @@ class Linf:
         """See Threat."""
         return tf.sign(gradient)
 
-    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """Uniform in the ball."""
-        return (2 * random.uniform(seed, like) - 1) * self.epsilon
+        return (2 * noise.uniform(seed, like) - 1) * self.epsilon
 
-    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform, stretched until its largest entry is epsilon (AutoAttack's start)."""
-        return _stretched(2 * random.uniform(seed, like) - 1, self)
+        return _stretched(2 * noise.uniform(seed, like) - 1, self)
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
@@ -117,15 +117,15 @@ class L2:
         """See Threat; zero where the gradient is zero."""
         return gradient / (per_image(self.norm(gradient)) + 1e-12)
 
-    def sample(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def sample(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """Uniform direction and uniform length, as in the reference (not uniform in volume)."""
-        direction = random.normal(seed.fold(0), like)
-        length = random.uniform(seed.fold(1), like[:, :1, :1, :1])
+        direction = noise.normal(seed.fold(0), like)
+        length = noise.uniform(seed.fold(1), like[:, :1, :1, :1])
         return direction * (self.epsilon * length / (per_image(self.norm(direction)) + 1e-12))
 
-    def edge(self, like: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform on the sphere."""
-        return _stretched(random.normal(seed, like), self)
+        return _stretched(noise.normal(seed, like), self)
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from awp_tf import random, replicas
+from awp_tf import noise, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
-from awp_tf.checks import UserError, at_least, fixed, not_negative
 from awp_tf.examples import examples, plainly
 from awp_tf.functional import Recorder, Tensors, bind, frozen, read, require_logits
+from awp_tf.infra.errors import UserError, at_least, fixed, not_negative
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
@@ -148,7 +148,7 @@ class RobustTrainer(keras.Model):
         predict = frozen(self.network)
         epoch = tf.cast(self.optimizer.iterations.value, tf.float64) / self.steps_per_epoch
         attack = at_epoch(self.attack, epoch, x.dtype)
-        x_adv = attack(untargeted(predict, y), x, random.make_seed(self.seed, random.EVALUATION))
+        x_adv = attack(untargeted(predict, y), x, noise.make_seed(self.seed, noise.EVALUATION))
         before, after = (tf.argmax(predict(images), -1) == tf.cast(y, tf.int64) for images in (x, x_adv))
         for metric, right in ((self._clean_accuracy, before), (self._robust_accuracy, before & after)):
             metric.update_state(tf.cast(right, tf.float32), sample_weight)
@@ -176,13 +176,13 @@ class RobustTrainer(keras.Model):
         perturbation = at_epoch(self.perturbation, epoch, weights[0].dtype)
         x_adv, nearby, start = None, weights, None
         for turn in range(self.alternations):
-            noise = replicas.share(random.make_seed(self.seed, random.ATTACK, step, turn))
-            x_adv = self._craft(nearby, state, x, y, epoch, noise, x_adv)
+            seed = replicas.share(noise.make_seed(self.seed, noise.ATTACK, step, turn))
+            x_adv = self._craft(nearby, state, x, y, epoch, seed, x_adv)
 
             def ascent(at: Tensors, x_adv: tf.Tensor = x_adv) -> Tensors:
                 return replicas.mean(self._gradients(at, state, x, x_adv, y, sample_weight, epoch)[1])
 
-            same_everywhere = random.make_seed(self.seed, random.WEIGHTS, step, turn)
+            same_everywhere = noise.make_seed(self.seed, noise.WEIGHTS, step, turn)
             worst = perturbation(weights, ascent, same_everywhere, start)
             # The pass is made in either case: replicas cannot meet inside a tf.cond.
             begun = epoch >= self.perturb_from
@@ -196,7 +196,7 @@ class RobustTrainer(keras.Model):
         x: tf.Tensor,
         y: tf.Tensor,
         epoch: tf.Tensor,
-        seed: random.Seed,
+        seed: noise.Seed,
         start: tf.Tensor | None,
     ) -> tf.Tensor:
         method, attack = at_epoch(self.method, epoch, x.dtype), at_epoch(self.attack, epoch, x.dtype)

@@ -16,19 +16,18 @@ from awp_tf import (
     attacks,
     data,
     evaluation,
-    experiment,
     export,
     landscape,
     methods,
     networks,
     perturbations,
-    recipe,
-    robustness,
     schedules,
     study,
     threats,
 )
-from awp_tf.checks import UserError, first_line
+from awp_tf.evaluation import accuracy
+from awp_tf.infra.errors import UserError, first_line
+from awp_tf.training import recipe, train
 from pipelines._slips import ROOT, did_you_mean, place, require_used
 
 T = TypeVar("T")
@@ -44,7 +43,7 @@ _CONFIGURABLE = (
     *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
     *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
-    *(recipe.Recipe, evaluation.Measurement, experiment.Data, experiment.train, robustness.Protocol),
+    *(recipe.Recipe, accuracy.Measurement, train.Data, train.train, evaluation.Protocol),
     *(landscape.Landscape, study.Study, export.Export, export.Limits),
 )
 

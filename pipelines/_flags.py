@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from awp_tf.checks import UserError
 from awp_tf.data import Source, Split
-from awp_tf.files import local
-from awp_tf.run_folder import epoch_file, kept_epochs, require_same_data
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import local
+from awp_tf.training.run import epoch_file, kept_epochs, require_same_data
 from pipelines import _cli
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
@@ -75,7 +75,7 @@ def run(folder: str, *, finished: bool = True) -> Run:
             raise UserError(f"--workdir: expected the folder of {what} (with {file}), received {folder!r}.")
     flags = absl.flags.FLAGS
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
-    source, train, _ = _cli.call(_cli.experiment.Data).load()
+    source, train, _ = _cli.call(_cli.train.Data).load()
     require_same_data(path, source.identity)
     return Run(path, config, source, train)
 

@@ -12,8 +12,8 @@ import absl.flags
 import absl.logging
 import tensorflow as tf
 
-from awp_tf.checks import UserError, first_line
-from awp_tf.interrupt import Interrupted
+from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.signals import Interrupted
 
 _MAKE_ROOM = "Make room, or choose another folder; the same command goes on from what is there."
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

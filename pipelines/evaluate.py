@@ -18,12 +18,13 @@ from collections.abc import Sequence
 import absl.flags
 import tensorflow as tf
 
-from awp_tf import cpu, robustness, threats
-from awp_tf.checks import UserError
-from awp_tf.data.named import named
-from awp_tf.files import local
-from awp_tf.robustness import Classifier, Protocol, Subject
-from awp_tf.strategy import use_gpus
+from awp_tf import evaluation, threats
+from awp_tf.data.by_name import named
+from awp_tf.evaluation import Classifier, Protocol, Subject
+from awp_tf.infra import cpu
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import local
+from awp_tf.training.strategy import use_gpus
 from pipelines import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
@@ -48,9 +49,9 @@ def run(argv: Sequence[str]) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
     subject, protocol, output = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     print(subject.summary, flush=True)
-    card = robustness.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
+    card = evaluation.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
     failed = [check for check in card["checks"] if not check["passed"]]
-    print(f"\n{robustness.results(card)}\n")
+    print(f"\n{evaluation.results(card)}\n")
     for name, attack in card["attacks"].items():
         for remark in attack["remarks"]:
             print(f"{name}: {remark}")
@@ -69,7 +70,7 @@ def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
         raise UserError("--network: expected one network to evaluate, received epochs.")
     protocol = _changed(_cli.call(Protocol))
     subject = Subject(
-        robustness.load(str(file)),
+        evaluation.load(str(file)),
         {"test": run.source.test, "train": run.train},
         name=run.path.resolve().name if name == "best" else f"{run.path.resolve().name}, {name}",
         data=run.source.name,
@@ -85,7 +86,7 @@ def _of_network() -> tuple[Subject, Protocol, str]:
     """Any network on any data."""
     _flags.require_alone()
     protocol = _changed(Protocol(threats.parse(_flags.THREAT.value or "linf:8/255")))
-    classifier = robustness.load(str(local(_flags.NETWORK.value)))
+    classifier = evaluation.load(str(local(_flags.NETWORK.value)))
     found = named(_flags.DATA.value, protocol.parts, classifier.shape)
     name = pathlib.Path(_flags.NETWORK.value).stem
     subject = Subject(
@@ -109,7 +110,7 @@ def _changed(protocol: Protocol) -> Protocol:
 
 
 def _transfer() -> Classifier | None:
-    return robustness.load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
+    return evaluation.load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import absl.flags
 import numpy as np
 
-from awp_tf.checks import UserError
-from awp_tf.data.named import named
+from awp_tf.data.by_name import named
 from awp_tf.data.sources import Split, spread
+from awp_tf.evaluation import load
 from awp_tf.export import Export, Product, export, export_onnx, read_card
-from awp_tf.files import local
-from awp_tf.robustness import load
-from awp_tf.strategy import use_gpus
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import local
+from awp_tf.training.strategy import use_gpus
 from pipelines import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them

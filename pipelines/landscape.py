@@ -17,13 +17,14 @@ from collections.abc import Sequence
 import absl.flags
 import tensorflow as tf
 
-from awp_tf import cpu, robustness, threats
+from awp_tf import evaluation, threats
 from awp_tf.attacks import PGD
-from awp_tf.checks import UserError
-from awp_tf.data.named import named
-from awp_tf.files import local
+from awp_tf.data.by_name import named
+from awp_tf.infra import cpu
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import local
 from awp_tf.landscape import Landscape, View, draw
-from awp_tf.strategy import use_gpus
+from awp_tf.training.strategy import use_gpus
 from pipelines import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
@@ -86,7 +87,7 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
     for name in names:
         path = local(name)
         label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
-        splits = named(_flags.DATA.value, ("train", "test"), robustness.load(str(path)).shape).splits
+        splits = named(_flags.DATA.value, ("train", "test"), evaluation.load(str(path)).shape).splits
         views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
     return views, settings, ""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from awp_tf.files import local
+from awp_tf.infra.files import local
 from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
         raise _cli.UserError("--gin_file: expected a recipe, received none; try --gin_file=gin/trades_awp.gin.")
     workdir = local(_WORKDIR.value or _cli.default_workdir(flags.gin_file))
     config = _cli.parse(flags.gin_file, flags.gin_bindings)
-    _cli.call(_cli.experiment.train, workdir=str(workdir), config=config)
+    _cli.call(_cli.train.train, workdir=str(workdir), config=config)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import Problem
-from awp_tf.random import ImageSeeds, make_seed
+from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "autoattack_golden.json").read_text())

@@ -65,9 +65,9 @@ TESTED_IN = {
     "ledger": "test_assessment",
     "attack_pass": "test_assessment",
     "provenance": "test_evaluate",
-    "awp_tf.robustness.card": "test_evaluate",
-    "awp_tf.robustness.output": "test_evaluate",
-    "awp_tf.robustness.result": "test_evaluate",
+    "awp_tf.evaluation.card": "test_evaluate",
+    "awp_tf.evaluation.output": "test_evaluate",
+    "awp_tf.evaluation.result": "test_evaluate",
     "awp_tf.export.card": "test_export",
     "awp_tf.landscape.result": "test_landscape",
     "pipelines.evaluate": "test_evaluate_command",
@@ -152,10 +152,11 @@ allowed = {name.split(".")[0] for name in sys.modules} - {"keras"}
 for name in [name for name in sys.modules if name.split(".")[0] == "keras"]:
     del sys.modules[name]
 sys.meta_path.insert(0, Nothing())
-from awp_tf import attacks, losses, methods, perturbations, random, threats
+from awp_tf import attacks, losses, methods, perturbations, threats
+from awp_tf import noise
 x, y = tensorflow.random.uniform([4, 3, 3, 1]), tensorflow.constant([0, 1, 0, 1])
 predict = lambda z: tensorflow.reshape(z, [-1, 9])[:, :2]
-x_adv = attacks.PGD(threats.Linf(0.1))(methods.AT().objective(predict, x, y), x, random.make_seed(0))
+x_adv = attacks.PGD(threats.Linf(0.1))(methods.AT().objective(predict, x, y), x, noise.make_seed(0))
 print(methods.AT().loss(predict, x, x_adv, y).shape[0])
 """
 

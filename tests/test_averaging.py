@@ -5,7 +5,7 @@ import tensorflow as tf
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer, weights_of
 
 from awp_tf.averaging import EMA, Latest
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 from awp_tf.networks.layers import BatchNorm
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
 
 from awp_tf.attacks import PGD, Clean
-from awp_tf.checks import UserError
 from awp_tf.examples import examples, plainly
+from awp_tf.infra.errors import UserError
 from awp_tf.methods import MART, TRADES, Standard
 from awp_tf.optimizers import SGD
 from awp_tf.schedules import Warmup

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy, kl_divergence
 from awp_tf.methods import AT, MART, TRADES, Standard
 

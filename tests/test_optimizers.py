@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 from awp_tf.optimizers import SGD
 from awp_tf.schedules import Constant, Cosine, LearningRate, Piecewise, Warmup
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
+from awp_tf.noise import make_seed
 from awp_tf.perturbations import AWP, Identity, RandomPerturbation, relative_norm
-from awp_tf.random import make_seed
 
 SEED = make_seed(0)
 

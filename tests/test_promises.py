@@ -29,7 +29,7 @@ from awp_tf.attacks import (
 from awp_tf.attacks.search import misclassified, run
 from awp_tf.functional import frozen
 from awp_tf.losses import cross_entropy
-from awp_tf.random import ImageSeeds, make_seed
+from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
 
 COUNT, CLASSES = 8, 5

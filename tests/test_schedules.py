@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.attacks import PGD
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 from awp_tf.perturbations import AWP
 from awp_tf.schedules import Constant, Cosine, Cyclic, Interpolated, LearningRate, Linear, Piecewise, Warmup, at_epoch
 from awp_tf.threats import Linf

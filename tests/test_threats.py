@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.checks import UserError
-from awp_tf.random import make_seed
+from awp_tf.infra.errors import UserError
+from awp_tf.noise import make_seed
 from awp_tf.threats import L2, Linf, box
 
 THREATS = [Linf(0.1), L2(0.5)]

@@ -5,8 +5,8 @@ import tensorflow as tf
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_split, tiny_trainer
 
 from awp_tf.attacks import PGD, Clean, GaussianStart, ZeroStart
-from awp_tf.checks import UserError
 from awp_tf.data import Batches
+from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
 from awp_tf.methods import AT, MART, TRADES, Standard
 from awp_tf.networks import preact_resnet18

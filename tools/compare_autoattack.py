@@ -15,10 +15,11 @@ import absl.flags
 import keras
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
-from awp_tf import cpu, threats
-from awp_tf.console import table
-from awp_tf.data.named import named
+from awp_tf import threats
+from awp_tf.data.by_name import named
 from awp_tf.data.sources import spread
+from awp_tf.infra import cpu
+from awp_tf.infra.progress import table
 from pipelines import _main
 from tools.official_autoattack import Official, ours, row
 

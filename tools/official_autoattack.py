@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 import awp_tf.networks
-from awp_tf.checks import UserError
-from awp_tf.console import duration
 from awp_tf.data.sources import Split
-from awp_tf.robustness import Protocol
-from awp_tf.robustness.assessment import Assessment
-from awp_tf.robustness.classifier import of_keras
-from awp_tf.robustness.result import of_ledger
+from awp_tf.evaluation import Protocol
+from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.result import of_ledger
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.progress import duration
+from awp_tf.networks.classifier import of_keras
 from awp_tf.threats import Threat
 from tools import torch_preact_resnet
 

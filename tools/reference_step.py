@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 
 @contextlib.contextmanager

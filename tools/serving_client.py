@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import absl.app
 import absl.flags
 
-from awp_tf.checks import UserError
 from awp_tf.export.client import TRANSPORTS, ask
+from awp_tf.infra.errors import UserError
 
 _SERVER = absl.flags.DEFINE_string("server", "localhost:8500", "Host and port.")
 _PROTOCOL = absl.flags.DEFINE_enum("protocol", "grpc", list(TRANSPORTS), "What the port speaks.")

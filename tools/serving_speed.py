@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.console import table
-from awp_tf.robustness.classifier import keras_file
+from awp_tf.infra.progress import table
+from awp_tf.networks.classifier import keras_file
 
 Ask = Callable[[np.ndarray], object]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 
 def load(state: Mapping[str, np.ndarray], mean: Any, std: Any) -> Callable[[Any], Any]:

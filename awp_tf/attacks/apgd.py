@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import LOSSES, Problem, climb, misclassified, pick
-from awp_tf.checks import at_least, one_of
-from awp_tf.random import ImageSeeds
+from awp_tf.infra.errors import at_least, one_of
+from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, box, per_image
 
 _MOMENTUM = 0.75  # weight of the new step against the last one

@@ -11,7 +11,7 @@ from awp_tf.attacks.pgd import FGSM, PGD
 from awp_tf.attacks.search import Once, Search
 from awp_tf.attacks.spsa import SPSA
 from awp_tf.attacks.square import Square
-from awp_tf.checks import UserError, at_least, one_of
+from awp_tf.infra.errors import UserError, at_least, one_of
 from awp_tf.threats import Threat
 
 VERSIONS: Mapping[str, tuple[str, ...]] = {

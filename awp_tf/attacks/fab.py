@@ -8,8 +8,8 @@ import tensorflow as tf
 from awp_tf.attacks.hyperplane import onto_hyperplane
 from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, climb, misclassified, pick
-from awp_tf.checks import at_least, not_negative
-from awp_tf.random import ImageSeeds
+from awp_tf.infra.errors import at_least, not_negative
+from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, per_image
 
 _OVERSHOOT = 1.05  # eta: how far beyond the boundary a step goes

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import noise
 from awp_tf.attacks.objectives import Objective
 from awp_tf.attacks.starts import Start, UniformStart, ZeroStart
-from awp_tf.checks import at_least, positive
+from awp_tf.infra.errors import at_least, positive
 from awp_tf.threats import Threat, box, require_pixels
 
 
@@ -21,7 +21,7 @@ class Attack(Protocol):
         ...
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Images [B, H, W, C] inside the threat's ball around x and inside [0, 1].
 
@@ -41,7 +41,7 @@ class Clean:
     threat = None
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Returns x."""
         return x
@@ -69,7 +69,7 @@ class PGD:
         positive("PGD.relative_step_size", self.relative_step_size)
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack."""
         x = require_pixels(x)
@@ -119,7 +119,7 @@ class Restarts:
         return self.attack.threat
 
     def __call__(
-        self, objective: Objective, x: tf.Tensor, seed: random.Seeded, start: tf.Tensor | None = None
+        self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack; each run after the first has noise of its own."""
         worst = self.attack(objective, x, seed.fold(0), start)

@@ -14,8 +14,8 @@ import tensorflow as tf
 from awp_tf import losses
 from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.pgd import Attack
-from awp_tf.checks import at_least, one_of
-from awp_tf.random import ImageSeeds
+from awp_tf.infra.errors import at_least, one_of
+from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat
 
 State = Any

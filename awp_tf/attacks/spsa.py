@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import noise
 from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, misclassified, pick
-from awp_tf.checks import UserError, at_least, positive
+from awp_tf.infra.errors import UserError, at_least, positive
 from awp_tf.losses import margin
 from awp_tf.threats import Threat, box
 
@@ -63,14 +63,14 @@ class SPSA:
         """One for each iteration."""
         return self.iterations
 
-    def begin(self, problem: Problem, seeds: random.ImageSeeds, restart: tf.Tensor) -> SPSAState:
+    def begin(self, problem: Problem, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SPSAState:
         """See Search: at a random point of the ball."""
         delta = box(self.threat.sample(problem.x, seeds.fold(0)), problem.x)
         nothing = tf.zeros_like(delta)
         return SPSAState(delta, nothing, nothing, tf.zeros_like(problem.labels, tf.bool), problem.x + delta)
 
     def step(
-        self, predict: Predict, problem: Problem, state: SPSAState, i: tf.Tensor, seeds: random.ImageSeeds
+        self, predict: Predict, problem: Problem, state: SPSAState, i: tf.Tensor, seeds: noise.ImageSeeds
     ) -> SPSAState:
         """See Search: one step of Adam, then one look at where it led."""
         x = problem.x
@@ -85,15 +85,15 @@ class SPSA:
         wrong = misclassified(predict(moved), problem.labels)
         return SPSAState(delta, mean, square, state.fooled | wrong, pick(wrong, moved, state.adversarial))
 
-    def _estimate(self, predict: Predict, problem: Problem, x: tf.Tensor, seeds: random.ImageSeeds) -> tf.Tensor:
+    def _estimate(self, predict: Predict, problem: Problem, x: tf.Tensor, seeds: noise.ImageSeeds) -> tf.Tensor:
         """The mean over directions v of (f(x + reach v) - f(x - reach v)) / (2 reach) v, [B, H, W, C]."""
         groups = self.samples // (2 * _PAIRS)
         labels = tf.repeat(problem.labels, 2 * _PAIRS)
         shape = tf.shape(x)
 
         def add(group: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            noise = random.uniform(seeds.fold(group), tf.tile(x[:, tf.newaxis], [1, _PAIRS, 1, 1, 1]))
-            ahead = tf.sign(noise - 0.5)
+            draws = noise.uniform(seeds.fold(group), tf.tile(x[:, tf.newaxis], [1, _PAIRS, 1, 1, 1]))
+            ahead = tf.sign(draws - 0.5)
             both = x[:, tf.newaxis] + self.reach * tf.concat([ahead, -ahead], 1)
             value = tf.reshape(
                 margin(predict(tf.reshape(both, tf.concat([[-1], shape[1:]], 0))), labels), [-1, 2, _PAIRS]

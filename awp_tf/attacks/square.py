@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import noise
 from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, misclassified, pick
 from awp_tf.attacks.windows import Stripes, Tiles
-from awp_tf.checks import at_least
+from awp_tf.infra.errors import at_least
 from awp_tf.losses import margin
 from awp_tf.threats import L2, Threat
 
@@ -62,12 +62,12 @@ class Square:
         """The start, and one for each query."""
         return self.queries + 1
 
-    def begin(self, problem: Problem, seeds: random.ImageSeeds, restart: tf.Tensor) -> SquareState:
+    def begin(self, problem: Problem, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SquareState:
         """See Search: draws the start and all later noise."""
         numbers = self._geometry(problem.x).numbers
         like = tf.zeros([tf.shape(problem.x)[0], self.steps, numbers], problem.x.dtype)
         start = self._geometry(problem.x).start(seeds.fold(0))
-        return self.begin_at(problem, start)._replace(noise=random.uniform(seeds.fold(1), like))
+        return self.begin_at(problem, start)._replace(noise=noise.uniform(seeds.fold(1), like))
 
     def begin_at(self, problem: Problem, start: tf.Tensor) -> SquareState:
         """The state at perturbed images [B, H, W, C], before they are classified; without noise."""
@@ -77,7 +77,7 @@ class Square:
         return SquareState(noise, best, zeros + start.dtype.max, zeros, tf.zeros_like(zeros, tf.bool), best)
 
     def step(
-        self, predict: Predict, problem: Problem, state: SquareState, i: tf.Tensor, seeds: random.ImageSeeds
+        self, predict: Predict, problem: Problem, state: SquareState, i: tf.Tensor, seeds: noise.ImageSeeds
     ) -> SquareState:
         """See Search: the start is query 0."""
         geometry = self._geometry(problem.x)

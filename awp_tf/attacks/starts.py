@@ -5,15 +5,15 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from awp_tf import random
-from awp_tf.checks import not_negative
+from awp_tf import noise
+from awp_tf.infra.errors import not_negative
 from awp_tf.threats import Threat
 
 
 class Start(Protocol):
     """Draws the first perturbation of images x [B, H, W, C]."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """The first perturbation, in the shape of x; it need not respect the pixel box."""
         ...
 
@@ -22,7 +22,7 @@ class Start(Protocol):
 class ZeroStart:
     """At the image itself, as FGSM does."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Start."""
         return tf.zeros_like(x)
 
@@ -31,7 +31,7 @@ class ZeroStart:
 class UniformStart:
     """At a random point of the ball (Madry et al., ICLR 2018)."""
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Start."""
         return threat.sample(x, seed)
 
@@ -50,6 +50,6 @@ class GaussianStart:
         """Raises UserError where std is negative."""
         not_negative("GaussianStart.std", self.std)
 
-    def __call__(self, threat: Threat, x: tf.Tensor, seed: random.Seeded) -> tf.Tensor:
+    def __call__(self, threat: Threat, x: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Start."""
-        return threat.project(self.std * random.normal(seed, x))
+        return threat.project(self.std * noise.normal(seed, x))

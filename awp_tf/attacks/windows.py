@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import noise
 from awp_tf.threats import L2, per_image
 
 _CHANGES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after these queries windows halve their area
@@ -37,9 +37,9 @@ class Stripes:
         """Uniform numbers that a query needs: row, column, a sign for each channel."""
         return 2 + self.clean.shape[-1]
 
-    def start(self, seeds: random.ImageSeeds) -> tf.Tensor:
+    def start(self, seeds: noise.ImageSeeds) -> tf.Tensor:
         """Perturbed images, [B, H, W, C]."""
-        return self.striped(random.uniform(seeds, self.clean[:, :1]))
+        return self.striped(noise.uniform(seeds, self.clean[:, :1]))
 
     def striped(self, noise: tf.Tensor) -> tf.Tensor:
         """The start made of uniform numbers [B, 1, W, C]."""
@@ -67,10 +67,10 @@ class Tiles(Stripes):
         """Uniform numbers that a query needs: two rows and columns, a coin, a sign for each channel."""
         return 5 + self.clean.shape[-1]
 
-    def start(self, seeds: random.ImageSeeds) -> tf.Tensor:
+    def start(self, seeds: noise.ImageSeeds) -> tf.Tensor:
         """Perturbed images, [B, H, W, C]."""
         batch, channels = tf.shape(self.clean)[0], self.clean.shape[-1]
-        return self.tiled(random.uniform(seeds, tf.zeros([batch, self._tiles**2, 1 + channels], self.clean.dtype)))
+        return self.tiled(noise.uniform(seeds, tf.zeros([batch, self._tiles**2, 1 + channels], self.clean.dtype)))
 
     def tiled(self, noise: tf.Tensor) -> tf.Tensor:
         """The start made of uniform numbers: for each tile, row by row, a coin and a sign for each channel."""

@@ -1,7 +1,7 @@
 """Images and labels: where they come from, how they are augmented, how they become batches."""
 
 from awp_tf.data.augment import Augment, Chain, NoAugment, PadCropFlip, Rotate
-from awp_tf.data.pipeline import Batches, hold_out, ordered
+from awp_tf.data.batches import Batches, hold_out, ordered
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
 
 __all__ = [

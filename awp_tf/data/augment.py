@@ -7,8 +7,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least, not_negative
-from awp_tf.random import ALGORITHM, Seed
+from awp_tf.infra.errors import UserError, at_least, not_negative
+from awp_tf.noise import ALGORITHM, Seed
 
 
 class Augment(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _OF_SYSTEMS = (

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import sklearn.datasets
 
-from awp_tf.checks import UserError, at_least, first_line
 from awp_tf.data import folders, tfds_reader
-from awp_tf.files import local
+from awp_tf.infra.errors import UserError, at_least, first_line
+from awp_tf.infra.files import local
 
 _MOST_LABEL = 10**9  # beyond, they name something else, and int32 would soon end
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf.checks import UserError, first_line
 from awp_tf.data.folders import resized
+from awp_tf.infra.errors import UserError, first_line
 
 _PROBE = "https://storage.googleapis.com"
 _PROBE_SECONDS = 5.0

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf import provenance
-from awp_tf.checks import UserError
-from awp_tf.files import write_text
-from awp_tf.robustness.card import Card, markdown
-from awp_tf.robustness.classifier import digest
+from awp_tf.evaluation.card import Card, markdown
+from awp_tf.infra import provenance
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_text
+from awp_tf.networks.classifier import digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from awp_tf.checks import UserError, first_line
 from awp_tf.export.signatures import BYTES
+from awp_tf.infra.errors import UserError, first_line
 
 _FIRST_PAUSE = 0.1  # seconds before the second try; doubled each time
 

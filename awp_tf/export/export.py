@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least
 from awp_tf.export.card import Product, write_card
 from awp_tf.export.parity import require_parity
 from awp_tf.export.serving_files import write_configs, write_warmup
 from awp_tf.export.signatures import Limits, Served
 from awp_tf.export.versions import check_version, staged
-from awp_tf.robustness.classifier import keras_file, of_keras
+from awp_tf.infra.errors import UserError, at_least
+from awp_tf.networks.classifier import keras_file, of_keras
 
 CARD = "assets.extra/robustness_card"
 _PARITY_IMAGES = 32

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.checks import UserError
 from awp_tf.export.card import write_card
 from awp_tf.export.export import Product, checked_network
 from awp_tf.export.parity import tolerance
-from awp_tf.files import replacing
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import replacing
 
 OPSET = 18
 

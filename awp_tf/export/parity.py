@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.checks import UserError
 from awp_tf.export.signatures import BYTES, DEFAULT, FLOAT
+from awp_tf.infra.errors import UserError
 
 _TOLERANCE, _TOLERANCE_16 = 1e-5, 2e-2
 

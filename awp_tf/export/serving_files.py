@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from awp_tf.export.signatures import BYTES, DEFAULT
-from awp_tf.files import write_text
+from awp_tf.infra.files import write_text
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 _MOST_RECORDS = 1000  # TF Serving reads no more

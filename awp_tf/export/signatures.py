@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError, at_least
 from awp_tf.data.folders import resized
+from awp_tf.infra.errors import UserError, at_least
 
 Answer = dict[str, tf.Tensor]
 

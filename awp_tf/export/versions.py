@@ -6,8 +6,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from awp_tf.checks import UserError, at_least
-from awp_tf.run_folder import locked
+from awp_tf.infra.errors import UserError, at_least
+from awp_tf.training.run import locked
 
 _STAGING = ".staging"  # a server looks at names that are numbers only
 

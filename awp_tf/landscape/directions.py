@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from awp_tf import random
+from awp_tf import noise
 from awp_tf.perturbations import AWP, Gradient
 
 Weights = Sequence[tf.Tensor]
 
 
-def random_direction(weights: Weights, seed: random.Seed) -> list[tf.Tensor]:
+def random_direction(weights: Weights, seed: noise.Seed) -> list[tf.Tensor]:
     """A Gaussian direction, filter-normalised (Li et al., NeurIPS 2018, section 4; Wu et al., NeurIPS 2020, section 3).
 
     Every filter of the direction (last axis: output channel or neuron) gets the length of that filter of
@@ -19,7 +19,7 @@ def random_direction(weights: Weights, seed: random.Seed) -> list[tf.Tensor]:
     return [_filter_normalised(w, seed.fold(layer)) for layer, w in enumerate(weights)]
 
 
-def awp_direction(weights: Weights, gradient: Gradient, seed: random.Seed) -> list[tf.Tensor]:
+def awp_direction(weights: Weights, gradient: Gradient, seed: noise.Seed) -> list[tf.Tensor]:
     """The direction of adversarial weight perturbation: layer by layer ||w|| g / ||g||.
 
     Args:
@@ -39,10 +39,10 @@ def moved(weights: Weights, directions: Sequence[Weights], coefficients: Sequenc
     return result
 
 
-def _filter_normalised(weight: tf.Tensor, seed: random.Seed) -> tf.Tensor:
+def _filter_normalised(weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
     if weight.shape.rank < 2:
         return tf.zeros_like(weight)
-    direction = random.normal(seed, weight)
+    direction = noise.normal(seed, weight)
     axes = list(range(weight.shape.rank - 1))
     size, own = (tf.sqrt(tf.reduce_sum(tf.square(t), axes, keepdims=True)) for t in (weight, direction))
     return direction * size / (own + 1e-10)

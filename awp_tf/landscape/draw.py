@@ -11,24 +11,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf import cpu, provenance
-from awp_tf.board import Board
-from awp_tf.checks import UserError
-from awp_tf.console import duration
 from awp_tf.data import Split
-from awp_tf.data.pipeline import ordered
+from awp_tf.data.batches import ordered
 from awp_tf.data.sources import spread
-from awp_tf.files import write_arrays, write_bytes, write_text
-from awp_tf.interrupt import Interrupt
+from awp_tf.evaluation.subject import Subject
+from awp_tf.infra import cpu, provenance
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_arrays, write_bytes, write_text
+from awp_tf.infra.progress import duration
+from awp_tf.infra.result_folder import OutputFolder
+from awp_tf.infra.signals import Interrupt
+from awp_tf.infra.tensorboard import Board
 from awp_tf.landscape.figures import drawn
 from awp_tf.landscape.meter import Meter
 from awp_tf.landscape.passes import Passes
 from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Survey
-from awp_tf.output_folder import OutputFolder
-from awp_tf.robustness.classifier import digest, keras_file, of_keras
-from awp_tf.robustness.subject import Subject
+from awp_tf.networks.classifier import digest, keras_file, of_keras
 
 Content = dict[str, Any]
 

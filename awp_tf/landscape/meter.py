@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from awp_tf import cpu
-from awp_tf.console import Heartbeat, duration
+from awp_tf.infra import cpu
+from awp_tf.infra.progress import Heartbeat, duration
 from awp_tf.landscape.passes import Batch, Passes
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import cost, passes_at

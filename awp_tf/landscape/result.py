@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from awp_tf.console import table
-from awp_tf.evaluation import robust_gap
+from awp_tf.evaluation.accuracy import robust_gap
+from awp_tf.infra.progress import table
 from awp_tf.landscape.settings import SHARPNESS_AT, Landscape
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from awp_tf.attacks import Attack
-from awp_tf.checks import UserError, at_least, not_negative, one_of
+from awp_tf.infra.errors import UserError, at_least, not_negative, one_of
 from awp_tf.threats import Threat, require_fixed
 
 SHARPNESS_AT = (0.25, 0.5, 1.0)

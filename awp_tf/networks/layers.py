@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 CHANNELS_LAST = "channels_last"  # said outright: a person's keras.json may say otherwise
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from awp_tf.checks import at_least
+from awp_tf.infra.errors import at_least
 from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, normalized_images
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
-from awp_tf.checks import UserError
+from awp_tf.infra.errors import UserError
 
 _NAMES = {
     "kernel": "weight",

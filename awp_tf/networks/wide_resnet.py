@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from awp_tf.checks import UserError, at_least
+from awp_tf.infra.errors import UserError, at_least
 from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, bn_relu, conv, normalized_images
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from awp_tf.checks import UserError, at_least, one_of
+from awp_tf.infra.errors import UserError, at_least, one_of
 
 
 @dataclasses.dataclass(frozen=True)

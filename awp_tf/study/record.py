@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awp_tf.checks import UserError
-from awp_tf.files import write_text
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_text
 from awp_tf.study.plan import Study, Trial
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.figure
 import numpy as np
 
-from awp_tf.console import duration, table
-from awp_tf.files import write_bytes, write_text
+from awp_tf.infra.files import write_bytes, write_text
+from awp_tf.infra.progress import duration, table
 from awp_tf.landscape.figures import PAGE, colour, figure_files, legend_above, line_style, literal
 from awp_tf.landscape.result import correlation
 from awp_tf.landscape.settings import SHARPNESS_AT

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from awp_tf import cpu
-from awp_tf.checks import UserError
-from awp_tf.files import write_text
-from awp_tf.interrupt import Interrupt, Interrupted
+from awp_tf.infra import cpu
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_text
+from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.study.plan import Trial
 
 

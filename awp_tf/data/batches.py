@@ -1,0 +1,125 @@
+"""Batches as a pure function of (seed, step): nothing to save, and any step can come first."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.data.augment import Augment, NoAugment
+from awp_tf.data.sources import Split
+from awp_tf.infra.errors import UserError, at_least
+from awp_tf.noise import DATA, make_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Training batches: shuffled anew every epoch, augmented, in [0, 1].
+
+    The last batch of an epoch is smaller. Of it, as many images as the replicas cannot share evenly
+    (fewer than there are replicas) sit out that epoch.
+
+    Attributes:
+        split: Images and labels.
+        batch_size: Over all replicas together.
+        augment: What is done to a batch.
+        seed: What order and augmentation depend on.
+        replicas: How many share a batch.
+        dtype: Of the images that come out.
+    """
+
+    split: Split
+    batch_size: int
+    augment: Augment = NoAugment()
+    seed: int = 0
+    replicas: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the batch fits neither the data nor the replicas."""
+        at_least("batch_size", self.batch_size, 1)
+        if self.batch_size % self.replicas:
+            raise UserError(
+                f"batch_size: expected a multiple of the {self.replicas} replicas, received {self.batch_size}."
+            )
+        if self.batch_size > len(self.split):
+            raise UserError(
+                f"batch_size: expected at most the {len(self.split)} training images, received {self.batch_size}."
+            )
+        # An augmentation that does not fit the images says so here, before anything is written.
+        self.augment(tf.constant(self.split.images[:1]), make_seed(self.seed, DATA))
+
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images an epoch uses."""
+        return len(self.split) - len(self.split) % self.batch_size % self.replicas
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return -(-self.images_per_epoch // self.batch_size)
+
+    def images_before(self, step: int) -> int:
+        """How many images the steps 0..step-1 use."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        return epoch * self.images_per_epoch + turn * self.batch_size
+
+    def dataset(self, start: int, stop: int) -> tf.data.Dataset:
+        """The batches of steps start..stop-1: (images [B, H, W, C], labels [B])."""
+        with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
+            images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
+
+        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            index = self._indices(step)
+            noise = make_seed(self.seed, DATA, step)
+            chosen = tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]])
+            return to_pixels(self.augment(chosen, noise), self.dtype), tf.gather(labels, index)
+
+        steps = tf.data.Dataset.range(start, stop)
+        return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+    def _indices(self, step: tf.Tensor) -> tf.Tensor:
+        """Which images step uses: its share of a fresh permutation of all images."""
+        epoch, turn = step // self.steps_per_epoch, step % self.steps_per_epoch
+        first = turn * self.batch_size
+        places = tf.range(first, tf.minimum(first + self.batch_size, self.images_per_epoch))
+        seed = tf.stack([tf.cast(self.seed, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(places, seed, len(self.split) - 1)
+
+
+def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Dataset:
+    """Split in its own order, not augmented, as (images in [0, 1], labels) batches."""
+    data = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
+    return data.map(lambda x, y: (to_pixels(x, dtype), y)).prefetch(2)
+
+
+def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Split, Split]:
+    """(What remains, what is held out for validation), drawn by a seeded permutation.
+
+    Args:
+        split: All training images.
+        count: How many to hold out: a whole number, a fraction below 1, or None for 1,000 or 2 %,
+            whichever is less.
+        seed: What the draw depends on; its own, so that runs with other seeds share the split.
+
+    Raises:
+        UserError: Nothing, or everything, would be held out.
+    """
+    total = len(split)
+    if count is None:
+        count = min(1000, max(1, round(0.02 * total)))
+    elif isinstance(count, float) and 0 < count < 1:
+        count = round(count * total)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < total:
+        raise UserError(
+            f"validation: expected a whole number between 1 and {total - 1} (there are {total} images), or a fraction "
+            f"below 1, received {count!r}."
+        )
+    order = np.random.RandomState(seed).permutation(total)
+    return split.take(np.sort(order[int(count) :])), split.take(np.sort(order[: int(count)]))
+
+
+def to_pixels(images: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Images in [0, 1]."""
+    if images.dtype == tf.uint8:
+        return tf.cast(images, dtype) / 255
+    return tf.cast(images, dtype)

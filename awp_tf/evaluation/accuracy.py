@@ -1,0 +1,186 @@
+"""Accuracy of a network under a set of attacks, and the robust generalisation gap."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import keras
+import tensorflow as tf
+
+from awp_tf.attacks import Attack, untargeted
+from awp_tf.data.batches import ordered
+from awp_tf.data.sources import Split, spread
+from awp_tf.functional import frozen
+from awp_tf.infra.errors import UserError, at_least
+from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
+from awp_tf.threats import Threat, require_fixed, require_pixels
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+Rows = tuple[int, list[tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How robust accuracy is measured.
+
+    Attributes:
+        attack: Under which attack.
+        examples: On at most so many images of a split; None is all.
+        batch_size: Images at a time.
+    """
+
+    attack: Attack
+    examples: int | None = 1000
+    batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        at_least("Measurement.batch_size", self.batch_size, 1)
+        if self.examples is not None:
+            at_least("Measurement.examples", self.examples, 1)
+        require_fixed("Measurement", self.threat)
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball of the attack."""
+        return self.attack.threat
+
+    @property
+    def attacks(self) -> dict[str, Attack]:
+        """What is measured."""
+        return {"robust": self.attack}
+
+    def subset(self, split: Split) -> Split:
+        """The images measured: spread evenly over the split, always the same."""
+        return spread(split, self.examples)
+
+    def batches(self, split: Split, dtype: str) -> tf.data.Dataset:
+        """Those images, in batches."""
+        return ordered(self.subset(split), self.batch_size, dtype)
+
+
+class Evaluator:
+    """Measures one network again and again; compiled once.
+
+    The network is in evaluation mode and is not changed. Only images that it classifies correctly are attacked:
+    the others are not robust, whatever an attack makes of them. An image's noise depends on seed and the place
+    of the image alone, so two calls give the same numbers, in batches of any size.
+    """
+
+    def __init__(self, network: keras.Model, attacks: Mapping[str, Attack], *, seed: int = 0) -> None:
+        """Prepares the attacks, each of which maximises the cross-entropy.
+
+        Args:
+            network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
+            attacks: Names to attacks; "clean" is measured anyway.
+            seed: What the attacks' noise depends on.
+
+        Raises:
+            UserError: An attack is called "clean".
+        """
+        if "clean" in attacks:
+            raise UserError("attacks: expected other names than clean, which is measured anyway.")
+        self._network = network
+        self._attacks = dict(attacks)
+        self._key = make_seed(seed, EVALUATION).key
+        self._dtype = network.inputs[0].dtype
+        images, labels = tf.TensorSpec(network.input_shape, self._dtype), tf.TensorSpec([None], tf.int32)
+        self._right = tf.function(self._rightly, input_signature=[images, labels], autograph=False)
+        signature = [images, labels, tf.TensorSpec([None], tf.int64)]
+        self._withstood = tf.function(self._unfooled, input_signature=signature, autograph=False)
+
+    def __call__(
+        self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None
+    ) -> dict[str, float]:
+        """Accuracy in 0..1, "clean" and under each attack: of all images, those that are right before and after it.
+
+        Args:
+            batches: (images [B, H, W, C] in [0, 1], labels [B] of any whole type).
+            on_batch: Called with the number of images after each batch, for progress; may raise.
+
+        Raises:
+            UserError: There are no images, or some are not in [0, 1].
+        """
+        found = self.count(batches, on_batch)
+        total = found.pop("images")
+        if not total:
+            raise UserError("expected at least one image to evaluate on, received none.")
+        return {name: count / total for name, count in found.items()}
+
+    def count(
+        self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None, first: int = 0
+    ) -> dict[str, int]:
+        """How many "images" there were, and how many of them are right: "clean" and under each attack.
+
+        Args:
+            batches: See __call__.
+            on_batch: See __call__.
+            first: The place of the first image in its data set; noise depends on places.
+
+        Raises:
+            UserError: Images are not in [0, 1].
+        """
+        found = dict.fromkeys(("images", "clean", *self._attacks), 0)
+
+        def classified() -> Iterator[Rows]:
+            for images, labels in batches:
+                x, y = require_pixels(tf.cast(images, self._dtype)), tf.cast(labels, tf.int32)
+                rightly = self._right(x, y)
+                place = first + found["images"] + tf.range(len(y), dtype=tf.int64)
+                yield len(y), [tf.boolean_mask(part, rightly) for part in (x, y, place)]
+                found["images"] += len(y)
+                on_batch(len(y))
+
+        for rows in _refilled(classified()):
+            found["clean"] += len(rows[0])
+            for name, count in self._withstood(*rows).items():
+                found[name] += int(count)
+        return found
+
+    def _rightly(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Which images are classified correctly, [B]."""
+        return tf.argmax(frozen(self._network)(x), -1) == tf.cast(y, tf.int64)
+
+    def _unfooled(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How many images are classified correctly under each attack."""
+        problem, seeds = untargeted(frozen(self._network), y), ImageSeeds(self._key, image)
+        right = {name: self._rightly(attack(problem, x, seeds), y) for name, attack in self._attacks.items()}
+        return {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in right.items()}
+
+
+def _refilled(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
+    """The rows of all parts in whole batches: sizes that change all the time are slow on a GPU, small ones everywhere.
+
+    Args:
+        parts: Size of a batch, and what is left of one.
+    """
+    size = 0
+    waiting: list[tf.Tensor] = []
+    for whole, part in parts:
+        size = max(size, whole)
+        waiting = [tf.concat(pair, 0) for pair in zip(waiting, part, strict=True)] if waiting else part
+        if len(waiting[0]) >= size:
+            yield [rows[:size] for rows in waiting]
+            waiting = [rows[size:] for rows in waiting]
+    if waiting and len(waiting[0]):
+        yield waiting
+
+
+def evaluate(
+    network: keras.Model, batches: Iterable[Batch], attacks: Mapping[str, Attack], *, seed: int = 0
+) -> dict[str, float]:
+    """Accuracy in 0..1, "clean" and under each attack; see Evaluator."""
+    return Evaluator(network, attacks, seed=seed)(batches)
+
+
+def craft(network: keras.Model, attack: Attack, x: tf.Tensor, y: tf.Tensor, *, seed: int = 0) -> tf.Tensor:
+    """Adversarial images for x [B, H, W, C] with labels y [B], the network in evaluation mode."""
+    return attack(untargeted(frozen(network), y), x, make_seed(seed, EVALUATION))
+
+
+def robust_gap(train: float, test: float) -> float:
+    """The robust generalisation gap: robust accuracy on training images minus that on test images.
+
+    Both under the same attack, in evaluation mode, not augmented, at unperturbed weights
+    (Wu et al., NeurIPS 2020, section 2).
+    """
+    return train - test

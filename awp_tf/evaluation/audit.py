@@ -1,0 +1,121 @@
+"""Evaluates a classifier from end to end: checks, attacks, verification, card, pictures."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from awp_tf.attacks.autoattack import Cascade
+from awp_tf.data.sources import evenly, spread
+from awp_tf.evaluation import card as card_lib
+from awp_tf.evaluation import output
+from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.evaluation.result import of_ledger
+from awp_tf.evaluation.sanity import Check, Sanity, black_box, verified
+from awp_tf.evaluation.subject import Subject
+from awp_tf.infra import provenance
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_text
+from awp_tf.infra.result_folder import OutputFolder
+from awp_tf.infra.signals import Interrupt
+
+
+def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversarial: bool = False) -> card_lib.Card:
+    """Measures robust accuracy, or goes on with an unfinished evaluation, and writes the card.
+
+    Args:
+        subject: What is attacked, on which images.
+        protocol: How.
+        folder: Where evaluation.json, .md, .npz and pictures go; new, empty, or of this evaluation.
+        save_adversarial: Keep the adversarial images: an .npy file for each attack.
+
+    Returns:
+        The card; see awp_tf.evaluation.card.make.
+
+    Raises:
+        UserError: The folder is another's; nothing has been written.
+        Interrupted: A signal came; the same call goes on from there.
+    """
+    splits = {part: spread(subject.splits[part], protocol.examples) for part in protocol.parts}
+    whole = len(splits[protocol.parts[0]]) == len(subject.splits[protocol.parts[0]])
+    subject = dataclasses.replace(subject, splits=splits)
+    cascades = protocol.cascades(subject.classifier.classes, subject.transfer)
+    path = pathlib.Path(folder)
+    place = OutputFolder(
+        path, output.CARD, "an evaluation", _fingerprint(subject, protocol, cascades), ("network", "data", "protocol")
+    )
+    finished = place.finished()
+    if finished is not None:
+        place.clear()
+        _require_kept(path, cascades, save_adversarial)
+        print(f"{path} holds this evaluation, finished; nothing to do.")
+        return finished
+    with place.opened(), Interrupt() as interrupt:
+        parts = {
+            part: Assessment(subject.classifier, split, cascades, protocol, place.state / part, interrupt.check)
+            for part, split in splits.items()
+        }
+        sanity = _sanity(subject, protocol)
+        seen = _looked_at(place.state / "checks.json", sanity, interrupt.check)
+        checks, curve = sanity.conclude(seen)
+        _warn(checks)
+        results = {}
+        for part, assessment in parts.items():
+            print(f"{part}: {len(splits[part]):,} images", flush=True)
+            ledger = assessment.run()
+            results[part] = of_ledger(ledger, splits[part], cascades)
+            found = [black_box(cascades, ledger), verified(ledger, randomised=protocol.expects_randomised)]
+            checks += [check._replace(name=f"{check.name}, {part}") for check in found]
+        worst = results[protocol.parts[0]].worst
+        checks.append(sanity.strength(seen, worst[evenly(len(worst), protocol.check_examples)]))
+        card = card_lib.make(subject, protocol, cascades, results, checks, curve, place.fingerprint, whole=whole)
+        output.write(path, card, subject, parts, results, save_adversarial=save_adversarial)
+        place.finish(card)
+    return card
+
+
+def _fingerprint(subject: Subject, protocol: Protocol, cascades: Mapping[str, Cascade]) -> dict[str, str]:
+    """What an unfinished evaluation must agree in to be gone on with."""
+    searches = "; ".join(f"{name}: {dict(cascade.searches)!r}" for name, cascade in cascades.items())
+    return {
+        "network": subject.classifier.digest,
+        "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),
+        "protocol": f"{protocol.threat!r}; seed {protocol.seed}; batches of {protocol.batch_size}; "
+        f"{protocol.check_examples} images checked; {searches}",
+        "machine": f"{protocol.shares(protocol.batch_size)} shares",
+        "software": f"{provenance.versions()}, commit {provenance.commit()}",
+    }
+
+
+def _sanity(subject: Subject, protocol: Protocol) -> Sanity:
+    few = spread(subject.splits[protocol.parts[0]], protocol.check_examples)
+    return Sanity(
+        subject.classifier, few, protocol.threat, protocol.seed, protocol.batch_size, protocol.expects_randomised
+    )
+
+
+def _looked_at(file: pathlib.Path, sanity: Sanity, on_look: Callable[[], None]) -> dict[str, Any]:
+    """What is seen on a few images; each look is kept, so that an interruption costs one."""
+    seen = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    print(f"checks: {len(sanity.split):,} images, {len(sanity.looks()) - len(seen)} looks", flush=True)
+    for name, look in sanity.looks().items():
+        if name not in seen:
+            seen[name] = look()
+            write_text(file, json.dumps(seen))
+            on_look()
+    return seen
+
+
+def _warn(checks: Sequence[Check]) -> None:
+    for check in checks:
+        if not check.passed:
+            print(f"warning: {check.name}: {check.detail}", flush=True)
+
+
+def _require_kept(path: pathlib.Path, cascades: Mapping[str, Cascade], wanted: bool) -> None:
+    if wanted and not all((path / output.adversarial_file(name)).is_file() for name in cascades):
+        raise UserError(
+            f"{path}: holds this evaluation, finished without --save_adversarial; choose another folder to repeat it."
+        )

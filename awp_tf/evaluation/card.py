@@ -1,0 +1,165 @@
+"""The robustness card: what was attacked, how, and what is left; for machines (JSON) and for people (Markdown)."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from awp_tf.attacks.autoattack import Cascade
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.evaluation.result import PartResult, gaps
+from awp_tf.evaluation.sanity import Check, Curve
+from awp_tf.evaluation.subject import Subject
+from awp_tf.infra import provenance
+from awp_tf.infra.progress import duration, table
+
+Card = dict[str, Any]
+
+
+def make(
+    subject: Subject,
+    protocol: Protocol,
+    cascades: Mapping[str, Cascade],
+    parts: Mapping[str, PartResult],
+    checks: Sequence[Check],
+    curve: Curve,
+    fingerprint: Mapping[str, str],
+    *,
+    whole: bool,
+) -> Card:
+    """All that is reported.
+
+    The first fields have RobustBench's names and forms (accuracies are texts in %); autoattack_acc is
+    set where the standard version was run on the whole test set, as there.
+    """
+    first, classifier = parts[protocol.parts[0]], subject.classifier
+    accuracy = first.accuracies()
+    standard = whole and protocol.parts[0] == "test" and "standard" in cascades and not cascades["standard"].remarks
+    return {
+        "name": subject.name,
+        "dataset": subject.data,
+        "architecture": classifier.name,
+        "eps": _fraction(protocol.threat.epsilon),
+        "clean_acc": _percent(accuracy["clean"]),
+        "autoattack_acc": _percent(accuracy["standard"]) if standard else None,
+        "threat": type(protocol.threat).__name__,
+        "trustworthy": all(check.passed for check in checks),
+        "accuracy": {part: result.accuracies() for part, result in parts.items()},
+        "images": {part: len(result.labels) for part, result in parts.items()},
+        "robust_gap": gaps(parts),
+        "checks": [check._asdict() for check in checks],
+        "curve": curve._asdict(),
+        "per_class": first.per_class(classifier.classes),
+        "attacks": {name: _described(cascade) for name, cascade in cascades.items()},
+        "network": {
+            "shape": list(classifier.shape),
+            "classes": classifier.classes,
+            "parameters": classifier.parameters,
+            "sha256": classifier.digest,
+        },
+        "seed": protocol.seed,
+        "batch_size": protocol.batch_size,
+        "config_sha256": hashlib.sha256((subject.config or fingerprint["protocol"]).encode()).hexdigest(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "fingerprint": dict(fingerprint),
+        "seconds": {part: dict(result.seconds) for part, result in parts.items()},
+    }
+
+
+def markdown(card: Card) -> str:
+    """The card as a person reads it."""
+    curve = card["curve"]
+    sections = [
+        f"# Robustness of {card['name']}",
+        _verdict(card),
+        results(card),
+        "An image counts as robust where it is classified correctly and no attack fooled it; *worst case* takes all "
+        "attacks together, image by image. Adversarial images were saved, read back and classified anew.",
+        "## What was attacked",
+        _attacked(card),
+        "## How",
+        *(_attack_text(name, attack) for name, attack in card["attacks"].items()),
+        f"Seed {card['seed']}, batches of {card['batch_size']}.",
+        "## Checks",
+        table(["check", "", "found"], [_check_row(check) for check in card["checks"]]),
+        "## Accuracy and epsilon",
+        f"PGD-20 on the margin, on {curve['images']} images; the last ball holds every image.",
+        table(
+            ["epsilon", *(f"{epsilon:.4g}" for epsilon in curve["epsilons"])],
+            [["accuracy", *(f"{100 * value:.1f} %" for value in curve["accuracies"])]],
+        ),
+        "## Made with",
+        ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+        + f"; commit {card['commit'] or 'unknown'}; configuration {card['config_sha256'][:16]}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def results(card: Card) -> str:
+    """The table of accuracies, with the time each took."""
+    parts = list(card["accuracy"])
+    rows = []
+    for name in card["accuracy"][parts[0]]:
+        cascade, _, attack = name.partition("/")
+        alone = attack and len(card["attacks"][cascade]["searches"]) == 1
+        if alone:
+            continue  # the cascade's own row says the same
+        seconds = sum(_seconds(card, part, cascade, attack) for part in parts)
+        label = f"{cascade}: after {attack}" if attack else name
+        values = [f"{100 * card['accuracy'][part][name]:.2f} %" for part in parts]
+        gap = [f"{100 * card['robust_gap'][name]:.2f} %" if name in card["robust_gap"] else ""] * (len(parts) - 1)
+        rows.append([label, *values, *gap, duration(seconds) if seconds else ""])
+    return table(["attack", *parts, *["gap"] * (len(parts) - 1), "time"], rows)
+
+
+def _verdict(card: Card) -> str:
+    failed = [f"{check['name']}: {check['detail']}" for check in card["checks"] if not check["passed"]]
+    return f"**Not to be trusted: {'; '.join(failed)}.**" if failed else "All checks passed."
+
+
+def _attacked(card: Card) -> str:
+    network, images = card["network"], card["images"]
+    size = f"{network['parameters']:,} parameters, {network['classes']} classes"
+    rows = [
+        ["network", f"{card['architecture']}, {size}"],
+        ["input", f"{' x '.join(map(str, network['shape']))} in [0, 1]"],
+        ["SHA-256", network["sha256"]],
+        ["data", f"{card['dataset']}: " + ", ".join(f"{count:,} {part} images" for part, count in images.items())],
+        ["threat", f"{card['threat']}, epsilon {card['eps']}"],
+    ]
+    return table(["", ""], rows)
+
+
+def _described(cascade: Cascade) -> dict[str, Any]:
+    searches = {attack: repr(search) for attack, search in cascade.searches.items()}
+    return {"searches": searches, "remarks": list(cascade.remarks)}
+
+
+def _seconds(card: Card, part: str, cascade: str, attack: str) -> float:
+    spent = card["seconds"][part]
+    return sum(
+        value
+        for key, value in spent.items()
+        if key == f"{cascade}/{attack}" or (not attack and key.startswith(f"{cascade}/"))
+    )
+
+
+def _attack_text(name: str, attack: Mapping[str, Any]) -> str:
+    lines = [
+        f"- **{name}**"
+        + (f" (not the standard evaluation: {'; '.join(attack['remarks'])})" if attack["remarks"] else "")
+    ]
+    return "\n".join(lines + [f"  - {one}: `{search}`" for one, search in attack["searches"].items()])
+
+
+def _check_row(check: Mapping[str, Any]) -> list[str]:
+    return [check["name"], "passed" if check["passed"] else "**failed**", check["detail"]]
+
+
+def _fraction(epsilon: float) -> str:
+    levels = epsilon * 255
+    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
+
+
+def _percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.2f}"

@@ -1,0 +1,192 @@
+"""The loop: every cascade on every image of a split, in batches, resumable after each."""
+
+import dataclasses
+import itertools
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from awp_tf.attacks.autoattack import Cascade
+from awp_tf.attacks.search import misclassified
+from awp_tf.data.batches import to_pixels
+from awp_tf.data.sources import Split
+from awp_tf.evaluation.attack_pass import AttackPass, runs_of
+from awp_tf.evaluation.progress import Progress
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.evaluation.runner import Runner
+from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, Ledger
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import replacing
+from awp_tf.networks.classifier import Classifier
+
+
+@dataclasses.dataclass
+class Assessment:
+    """The evaluation of one split.
+
+    Attributes:
+        classifier: What is attacked.
+        split: Images and labels.
+        cascades: By what.
+        protocol: The ball, the seed and the batch size.
+        folder: Where state and adversarial images are kept.
+        on_look: Called every few steps; may raise, and the state is kept.
+    """
+
+    classifier: Classifier
+    split: Split
+    cascades: Mapping[str, Cascade]
+    protocol: Protocol
+    folder: pathlib.Path
+    on_look: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        """Makes the folder and prepares the forward pass."""
+        self.folder.mkdir(exist_ok=True)
+        spec = tf.TensorSpec([None, *self.classifier.shape], self.classifier.dtype)
+        predict = lambda x: self.classifier.predict(x)  # noqa: E731, PLW0108  (tf.function takes functions only)
+        self._logits = tf.function(predict, input_signature=[spec], autograph=False)
+
+    def run(self) -> Ledger:
+        """Goes on from the saved state, or starts.
+
+        Raises:
+            UserError: The saved state cannot be read, or the network's logits are not finite.
+        """
+        ledger = Ledger.load(self._state) or self._begun()
+        self._clean_pass(ledger)
+        for index, (name, cascade) in enumerate(self.cascades.items()):
+            if index == ledger.cascade:
+                self._attack(name, cascade, ledger)
+                ledger.cascade, ledger.run, ledger.position = index + 1, 0, 0
+                ledger.save(self._state)
+        return ledger
+
+    def adversarial(self, name: str) -> np.ndarray:
+        """The images that a cascade found, [N, H, W, C] on disk; those of robust images are not set."""
+        return np.load(self._file(name), mmap_mode="r")
+
+    def keep(self, name: str, fooled: np.ndarray, path: pathlib.Path) -> None:
+        """Copies a cascade's adversarial images to path; images that it did not fool are there as they are."""
+        images = np.lib.format.open_memmap(self._file(name), "r+")
+        for places, x in self.batches():
+            robust = ~fooled[places]
+            images[places[robust]] = x.numpy()[robust]
+        images.flush()
+        with replacing(path) as part:
+            shutil.copyfile(self._file(name), part)
+
+    def pixels(self, places: np.ndarray) -> tf.Tensor:
+        """The clean images at places, in [0, 1]."""
+        return to_pixels(tf.constant(self.split.images[places]), self.classifier.dtype)
+
+    def predictions(self, images: np.ndarray) -> np.ndarray:
+        """The classes the network gives to images [M, H, W, C], [M]."""
+        return self._logits(tf.constant(images)).numpy().argmax(1)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+        """(Places, images in [0, 1]) of the whole split."""
+        for first in range(0, len(self.split), self.protocol.batch_size):
+            places = np.arange(first, min(first + self.protocol.batch_size, len(self.split)))
+            yield places, self.pixels(places)
+
+    def _begun(self) -> Ledger:
+        """Nothing is known of any image yet."""
+        likeliest = 1 + max(max(run.target for run in runs_of(cascade)) for cascade in self.cascades.values())
+        fell = np.full([len(self.cascades), len(self.split)], CLEAN_ERROR, np.int32)
+        return Ledger(np.zeros([len(self.split), likeliest], np.int32), fell)
+
+    def _clean_pass(self, ledger: Ledger) -> None:
+        """Who is classified correctly, and which wrong classes come next."""
+        for places, x in self.batches():
+            if places[0] < ledger.clean:
+                continue
+            start = time.perf_counter()
+            logits = self._logits(x)
+            if not np.isfinite(logits).all():
+                raise UserError(f"{self.classifier.name}: expected finite logits, received NaN or infinity.")
+            ledger.ranking[places] = tf.math.top_k(logits, ledger.ranking.shape[1]).indices.numpy()
+            ledger.fell[:, places] = np.where(misclassified(logits, self.split.labels[places]), CLEAN_ERROR, ROBUST)
+            ledger.clean = int(places[-1]) + 1
+            ledger.spend("clean", time.perf_counter() - start)
+            ledger.save(self._state)
+            self.on_look()
+
+    def _attack(self, name: str, cascade: Cascade, ledger: Ledger) -> None:
+        """Attack after attack; each is verified before the next begins, which gets what did not stand."""
+        images = self._opened(name)
+
+        def save() -> None:
+            images.flush()  # before the state that counts on it
+            ledger.save(self._state)
+
+        for attack, group in itertools.groupby(enumerate(runs_of(cascade)), key=lambda pair: pair[1].attack):
+            numbered = list(group)
+            if ledger.run > numbered[-1][0]:
+                continue
+            search = numbered[0][1].search
+            progress = Progress(
+                name if name == attack else f"{name}: {attack}",
+                images=int(np.sum(ledger.fell[ledger.cascade] == ROBUST)),
+                total=len(self.split),
+                runs=len(numbered),
+                done=self._done(ledger, [number for number, _ in numbered]),
+            )
+            now = AttackPass(
+                runner=Runner(self.classifier.predict, search, self.classifier.shape, self.classifier.dtype),
+                split=self.split,
+                protocol=self.protocol,
+                dtype=self.classifier.dtype,
+                ledger=ledger,
+                images=images,
+                save=save,
+                clock=f"{name}/{attack}",
+                progress=progress,
+                on_look=self.on_look,
+            )
+            for number, run in numbered:
+                if number >= ledger.run:
+                    ledger.run = number
+                    now.carry_out(run, number - numbered[0][0])
+                    ledger.run, ledger.position = number + 1, 0
+            self._verify(name, ledger, [number for number, _ in numbered])
+            ledger.save(self._state)
+            progress.end(int(np.sum(ledger.fell[ledger.cascade] == ROBUST)))
+
+    def _done(self, ledger: Ledger, runs: list[int]) -> float:
+        """Which part of runs is done where it goes on."""
+        part = ledger.position / max(len(ledger.pending()), 1)
+        return max(ledger.run - runs[0] + part, 0.0) / len(runs)
+
+    def _verify(self, name: str, ledger: Ledger, runs: list[int]) -> None:
+        """Reads back what runs claim: what is not in the ball, in the box and misclassified anew does not count."""
+        images, fell = self.adversarial(name), ledger.fell[ledger.cascade]
+        claimed = np.flatnonzero(np.isin(fell, runs))
+        for first in range(0, len(claimed), self.protocol.batch_size):
+            places = claimed[first : first + self.protocol.batch_size]
+            x, adversarial = self.pixels(places), tf.constant(images[places], self.classifier.dtype)
+            size = self.protocol.threat.norm(adversarial - x).numpy()
+            # One unit in the last place of a pixel, and of an L2 sum.
+            good = size <= self.protocol.threat.epsilon * (1 + 1e-6) + 1e-6
+            good &= tf.reduce_all((adversarial >= 0) & (adversarial <= 1), axis=[1, 2, 3]).numpy()
+            good &= misclassified(self._logits(adversarial), self.split.labels[places]).numpy()
+            fell[places[~good]] = ROBUST
+            ledger.rejected[ledger.cascade, places[~good]] = True
+
+    def _opened(self, name: str) -> np.memmap:
+        file, shape = self._file(name), (len(self.split), *self.classifier.shape)
+        if not file.exists():
+            with replacing(file) as part:
+                np.lib.format.open_memmap(part, "w+", self.classifier.dtype, shape).flush()
+        return np.lib.format.open_memmap(file, "r+")
+
+    def _file(self, name: str) -> pathlib.Path:
+        return self.folder / f"adversarial-{name}.npy"
+
+    @property
+    def _state(self) -> pathlib.Path:
+        return self.folder / "state.npz"

@@ -1,0 +1,132 @@
+"""A recipe: everything that says how to train, and nothing of data, folders or length."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import keras
+
+from awp_tf.attacks import Attack
+from awp_tf.averaging import EMA, Averaging, Latest
+from awp_tf.infra.errors import UserError, fraction
+from awp_tf.methods import Method
+from awp_tf.optimizers import SGD
+from awp_tf.perturbations import Identity, Perturbation
+from awp_tf.schedules import LearningRate, Schedule
+from awp_tf.trainer import RobustTrainer
+
+_CALLED = {"method": "loss"}
+_EXAMPLES = {"method": "@TRADES()", "attack": "@PGD()", "perturbation": "@AWP()", "learning_rate": "@Cosine()"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train: method x attack x perturbation, a network, and the optimizer's settings.
+
+    Attributes:
+        network: Called with shape and classes.
+        method: Inner objective and outer loss.
+        attack: Searches the worst inputs.
+        perturbation: Searches the worst weights.
+        perturb_from: Which part of the run, in [0, 1), is over before weights are perturbed.
+        learning_rate: As a function of the epoch.
+        whole_epochs: Whether the rate changes only between epochs (TRADES, MART).
+        momentum: Of SGD.
+        nesterov: Of SGD.
+        weight_decay: Coupled, taken at the perturbed weights.
+        alternations: How often attack and perturbation take turns.
+        ema_decay: Above 0, evaluate and save a moving average of the weights.
+        xla: True, False or "auto" (where there is a GPU).
+        precision: A Keras dtype policy: float32, mixed_bfloat16 or float64.
+    """
+
+    network: Callable[..., keras.Model]
+    method: Method
+    attack: Attack
+    learning_rate: Schedule
+    perturbation: Perturbation = Identity()
+    perturb_from: float = 0.0
+    whole_epochs: bool = False
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    alternations: int = 1
+    ema_decay: float = 0.0
+    xla: bool | str = "auto"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting makes no sense."""
+        fraction("Recipe.ema_decay", self.ema_decay)
+        fraction("Recipe.perturb_from", self.perturb_from)
+        for name in ("method", "attack", "perturbation", "learning_rate"):
+            part = getattr(self, name)
+            if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
+                raise UserError(f"Recipe.{name}: expected an object such as {_EXAMPLES[name]}, received {part!r}.")
+        if not callable(self.network):
+            raise UserError(f"Recipe.network: expected a function such as @small_cnn, received {self.network!r}.")
+        known = ("float32", "mixed_bfloat16", "float64")
+        if self.precision not in known:
+            raise UserError(f"Recipe.precision: expected one of {', '.join(known)}, received {self.precision!r}.")
+
+    @property
+    def dtype(self) -> str:
+        """The type of pixels and logits."""
+        return "float64" if self.precision == "float64" else "float32"
+
+    @property
+    def best_by(self) -> str:
+        """Which validation accuracy the best network is chosen by: "robust", or "clean" where nothing is attacked."""
+        return "clean" if self.attack.threat is None else "robust"
+
+    def trainer(
+        self, shape: tuple[int, ...], classes: int, *, epochs: int, steps_per_epoch: int, seed: int
+    ) -> RobustTrainer:
+        """A compiled trainer; call it inside strategy.scope(). Sets the seeds of Python, NumPy and TensorFlow.
+
+        Raises:
+            UserError: The network does not fit images or classes.
+        """
+        keras.utils.set_random_seed(seed)
+        with _precision(self.dtype, self.precision):
+            return self._trainer(shape, classes, epochs, steps_per_epoch, seed)
+
+    def _trainer(
+        self, shape: tuple[int, ...], classes: int, epochs: int, steps_per_epoch: int, seed: int
+    ) -> RobustTrainer:
+        network = self.network(shape=shape, classes=classes)
+        trainer = RobustTrainer(
+            network,
+            method=self.method,
+            attack=self.attack,
+            perturbation=self.perturbation,
+            perturb_from=self.perturb_from * epochs,
+            weight_decay=self.weight_decay,
+            alternations=self.alternations,
+            averaging=self._averaging,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            xla=self.xla,
+        )
+        made = network.outputs[0].shape[-1]
+        if made < classes:
+            raise UserError(f"{network.name}: expected {classes} logits, one for each class, received {made}.")
+        rate = LearningRate(self.learning_rate, steps_per_epoch, self.whole_epochs)
+        trainer.compile(SGD(rate, self.momentum, self.nesterov))
+        return trainer
+
+    def _averaging(self, network: keras.Model) -> Averaging:
+        return EMA(network, self.ema_decay) if self.ema_decay else Latest(network)
+
+
+@contextlib.contextmanager
+def _precision(floatx: str, policy: str) -> Iterator[None]:
+    """Keras' global settings while a network is built; afterwards they are again what they were."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])

@@ -1,0 +1,225 @@
+"""The root functions that a gin file configures; the only place where all parts meet."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from awp_tf import data as data_lib
+from awp_tf.data import Augment, Batches, NoAugment, Source, Split
+from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
+from awp_tf.infra.errors import UserError, at_least, whole_seed
+from awp_tf.infra.tensorboard import Board
+from awp_tf.perturbations import Identity
+from awp_tf.schedules import at_epoch
+from awp_tf.threats import Threat, require_one_ball
+from awp_tf.trainer import RobustTrainer
+from awp_tf.training import final_test
+from awp_tf.training.checkpoints import require_readable
+from awp_tf.training.loop import Loop
+from awp_tf.training.recipe import Recipe
+from awp_tf.training.run import Result, RunFolder
+from awp_tf.training.strategy import make_strategy
+
+
+class Attacker(Protocol):
+    """What attacks: an attack, a protocol, a landscape."""
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball; None where nothing is attacked."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Attributes:
+        source: Called without arguments, reads the data.
+        batch_size: Over all replicas together.
+        augment: Done to training images.
+        validation: How many training images (or which fraction below 1) are held out to choose the
+            best network; None is 1,000 or 2 %, whichever is less.
+        validation_seed: Which ones; the same for all runs unless changed.
+        limit: Use only so many training images; None uses all.
+    """
+
+    source: Callable[[], Source]
+    batch_size: int = 128
+    augment: Augment = NoAugment()
+    validation: int | float | None = None
+    validation_seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the source is no function that reads data."""
+        if not callable(self.source):
+            raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
+
+    def load(self) -> tuple[Source, Split, Split]:
+        """(Source, training images, validation images)."""
+        whole_seed("Data.validation_seed", self.validation_seed)
+        source = self.source()
+        train, validation = data_lib.hold_out(source.train, self.validation, self.validation_seed)
+        if self.limit is not None:
+            at_least("Data.limit", self.limit, 1)
+            chosen = np.random.RandomState(self.validation_seed).permutation(len(train))[: self.limit]
+            train = train.take(np.sort(chosen))
+        return source, train, validation
+
+
+def train(
+    *,
+    recipe: Recipe,
+    data: Data,
+    epochs: int,
+    seed: int,
+    workdir: str,
+    config: str,
+    validation: Measurement,
+    test: Measurement,
+    validate_every: int = 1,
+    patience: int | None = None,
+    keep_every: int | None = None,
+    devices: int | None = None,
+    one_ball: bool = True,
+    later: Mapping[str, Attacker] | None = None,
+) -> Result:
+    """Trains a network, or goes on with an unfinished run, and reports how robust it is.
+
+    Args:
+        recipe: How to train.
+        data: On what.
+        epochs: How long.
+        seed: What initial weights, order, augmentation and attacks depend on.
+        workdir: The run's folder.
+        config: The resolved configuration as text; a folder belongs to one.
+        validation: Measured on validation and training images.
+        test: Measured once at the end, on test and training images.
+        validate_every: Measure that after every so many epochs, and after the last.
+        patience: Stop after this many epochs without a better validation robust accuracy.
+        keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
+        devices: How many local devices share a batch; None is all GPUs, or one CPU.
+        one_ball: Refuse a run whose parts attack in different balls.
+        later: What other commands will attack this run with, by name: their balls are compared, too.
+
+    Returns:
+        For "best" and "last": test and train accuracies, and the robust generalisation gap.
+
+    Raises:
+        UserError: A setting, the data, or the folder is unfit; nothing has been written.
+        Interrupted: A signal came; the same call goes on from there.
+    """
+    counts = {"epochs": epochs, "validate_every": validate_every, "patience": patience, "keep_every": keep_every}
+    for name, count in counts.items():
+        if count is not None:
+            at_least(name, count, 1)
+    whole_seed("seed", seed)
+    strategy = make_strategy(devices)  # before TensorFlow does anything
+    if one_ball:
+        attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
+        require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
+    folder = RunFolder(pathlib.Path(workdir), config)
+    finished = folder.result()
+    if finished is not None:
+        said = final_test.text(finished, folder.path, test.attack, recipe.best_by)
+        print(f"{workdir} holds a finished run; nothing to do.\n{said}")
+        return finished
+    source, train_split, validation_split = data.load()
+    batches = Batches(
+        train_split, data.batch_size, data.augment, seed, strategy.num_replicas_in_sync, dtype=recipe.dtype
+    )
+    with strategy.scope():
+        trainer = recipe.trainer(
+            source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
+        )
+        require_readable(trainer.averaged.network)
+        monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
+        with folder.opened(_hparams(recipe, data, epochs, seed, source), source.identity):
+            print(_heading(source, train_split, validation_split, trainer, folder.path, epochs), flush=True)
+            loop = Loop(
+                trainer,
+                batches,
+                monitor.measure,
+                epochs=epochs,
+                folder=folder.path,
+                best_by=recipe.best_by,
+                validate_every=validate_every,
+                patience=patience,
+                keep_every=keep_every,
+                after_epoch=monitor.show,
+            )
+            loop.run()
+            result = final_test.measure(folder.path, test, train_split, source.test, dtype=recipe.dtype)
+            folder.finish(result)
+    print(final_test.text(result, folder.path, test.attack, recipe.best_by))
+    return result
+
+
+def _final_ball(threat: Threat | None, epochs: int) -> Threat | None:
+    """A ball whose radius grows is the one it ends with."""
+    ball = at_epoch(threat, tf.constant(epochs, tf.float64), tf.float64)
+    return ball if ball is threat else dataclasses.replace(ball, epsilon=float(ball.epsilon))  # type: ignore[union-attr, type-var]
+
+
+def _perturbs(trainer: RobustTrainer, epochs: int) -> bool:
+    """Whether any epoch perturbs weights."""
+    last = epochs - 1 / trainer.steps_per_epoch
+    times = [time for time in (*range(epochs), last) if time >= trainer.perturb_from]
+    now = [at_epoch(trainer.perturbation, tf.constant(time, tf.float64)) for time in times]
+    return any(float(getattr(perturbation, "gamma", 1.0)) > 0 for perturbation in now)
+
+
+class _Monitor:
+    """Measures the network that would be saved now, on training and validation images."""
+
+    def __init__(
+        self, trainer: RobustTrainer, measurement: Measurement, train: Split, validation: Split, dtype: str
+    ) -> None:
+        self._network = trainer.averaged.network
+        self._attack = measurement.attack
+        self._evaluator = Evaluator(self._network, measurement.attacks)
+        self._parts = {"train": measurement.batches(train, dtype), "validation": measurement.batches(validation, dtype)}
+        self._shown = next(iter(self._parts["validation"].unbatch().batch(8)))
+
+    def measure(self, on_batch: Callable[[int], None]) -> dict[str, float]:
+        """Accuracies such as "validation/robust"."""
+        measured = {part: self._evaluator(batches, on_batch) for part, batches in self._parts.items()}
+        return {f"{part}/{name}": value for part, values in measured.items() for name, value in values.items()}
+
+    def show(self, board: Board, step: int) -> None:
+        """A few validation images and what the attack makes of them."""
+        x, y = self._shown
+        board.images(step, x, craft(self._network, self._attack, x, y))
+
+
+def _hparams(recipe: Recipe, data: Data, epochs: int, seed: int, source: Source) -> dict[str, str | int | float]:
+    """What distinguishes runs, for TensorBoard's table."""
+    parts = {name: repr(getattr(recipe, name)) for name in ("method", "attack", "perturbation", "learning_rate")}
+    numbers = {"weight_decay": recipe.weight_decay, "batch_size": data.batch_size, "epochs": epochs, "seed": seed}
+    return {"data": source.name, **parts, **numbers}
+
+
+def _names(source: Source) -> str:
+    return f" ({', '.join(source.class_names)})" if 0 < len(source.class_names) <= 10 else ""
+
+
+def _heading(
+    source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path, epochs: int
+) -> str:
+    idle = trainer.perturbation != Identity() and not _perturbs(trainer, epochs)
+    warning = f"\nwarning: {trainer.perturbation} never sets in: the run ends before it begins." if idle else ""
+    parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return (
+        f"{source.name}: {len(train):,} images to train on, {len(validation):,} to validate, {len(source.test):,} to "
+        f"test, {source.classes} classes{_names(source)}\n"
+        f"{trainer.network.name}: {parameters:,} parameters, on "
+        f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
+        f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"
+        f"watch it with: tensorboard --logdir {path.parent}{warning}"
+    )

@@ -1,0 +1,103 @@
+"""Trains several recipes with several seeds, draws their landscapes, and collects tables and figures.
+
+    python -m pipelines.study --gin_file=gin/studies/headline.gin --output=docs/studies/headline --jobs=2
+
+Every run has a folder below --runs and, once finished, a record of its numbers in <output>/records; study.md
+and its figures are written anew after each. The same command goes on where it stopped; a run whose record is
+there is not repeated, even where its folder is gone. With --jobs=2 two runs at a time share the cores.
+"""
+
+import concurrent.futures
+import hashlib
+import pathlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import absl.flags
+
+from awp_tf.infra.errors import UserError, at_least
+from awp_tf.infra.files import local
+from awp_tf.infra.signals import Interrupt
+from awp_tf.study import Record, Study, Trial, read_records, write_report
+from awp_tf.study.record import record_of, write_record
+from awp_tf.study.worker import Worker, shares_of_cores
+from awp_tf.training.run import locked
+from pipelines import _cli, _main
+
+absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
+_OUTPUT = absl.flags.DEFINE_string("output", None, "Where records, tables and figures go.", required=True)
+_RUNS = absl.flags.DEFINE_string("runs", "runs/study", "Where the runs themselves go; studies may share it.")
+_JOBS = absl.flags.DEFINE_integer("jobs", 1, "Runs at a time; each gets an equal share of the CPU cores.")
+
+_WRITING = threading.Lock()
+
+
+def run(argv: Sequence[str]) -> None:
+    """Carries out what has no record yet, and writes the report."""
+    flags = absl.flags.FLAGS
+    if not flags.gin_file:
+        raise UserError("--gin_file: expected a study, received none; try --gin_file=gin/studies/headline.gin.")
+    at_least("--jobs", _JOBS.value, 1)
+    _cli.parse(flags.gin_file, flags.gin_bindings, root="Study.runs")
+    study = _cli.call(Study)
+    output, runs = local(_OUTPUT.value), local(_RUNS.value)
+    records = output / "records"
+    known = read_records(records, study)
+    for trial in study.trials:
+        if trial.name in known:
+            _require_same(known[trial.name], trial, records)
+    missing = [trial for trial in study.trials if trial.name not in known]
+    with locked(runs), Interrupt() as interrupt:
+        records.mkdir(parents=True, exist_ok=True)
+        workers = [Worker(runs, interrupt, cores) for cores in shares_of_cores(_JOBS.value)]
+        with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
+            # Each worker takes the next run as soon as it is free.
+            queue = iter(missing)
+            parts = pool.map(lambda worker: _work(worker, queue, study, output), workers)
+            failed = [name for part in parts for name in part]
+    if failed:
+        raise UserError(f"{', '.join(failed)}: failed, as said above; the same command tries again.")
+    print(_report(study, output))
+
+
+def _require_same(record: Record, trial: Trial, records: pathlib.Path) -> None:
+    """A record of other settings than those of today would be mixed up with the others."""
+    files = [setting for setting in trial.settings if setting.endswith(".gin")]
+    bindings = [setting for setting in trial.settings if not setting.endswith(".gin")]
+    config = _cli.parse(files, [*bindings, f"SEED={trial.seed}"])
+    if record.config_sha256 != hashlib.sha256(config.encode()).hexdigest():
+        raise UserError(
+            f"{records / trial.name}.json: holds a run with another configuration; delete it to repeat the run, or "
+            "choose another --output."
+        )
+
+
+def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.Path) -> list[str]:
+    """Carries out runs as long as there are any; returns the names of those that failed."""
+    failed = []
+    for trial in queue:
+        print(f"{trial.name}: begins", flush=True)
+        try:
+            folder, seconds = worker.carry_out(trial, study.checkpoints)
+        except UserError as error:  # said at once, and the others go on: a study takes hours
+            print(error, file=sys.stderr, flush=True)
+            failed.append(trial.name)
+            continue
+        record = record_of(trial, folder, seconds)
+        last = record.result["last"]
+        with _WRITING:
+            numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
+            print(f"{trial.name}: {numbers}", flush=True)
+            write_record(record, output / "records" / f"{trial.name}.json")
+            _report(study, output)
+    return failed
+
+
+def _report(study: Study, output: pathlib.Path) -> str:
+    found = read_records(output / "records", study)
+    return write_report(list(found.values()), output, len(study.trials))
+
+
+if __name__ == "__main__":
+    _main.main(run)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from golden import APGD as GOLDEN
+from golden import MISC, THREATS, checksum, mlp, problem_of, seeds_of
+
+from awp_tf.attacks import APGD
+from awp_tf.attacks.apgd import _windows
+from awp_tf.attacks.search import advance, run
+from awp_tf.infra.errors import UserError
+from awp_tf.threats import L2, Linf
+
+LOSSES = {"ce": "ce", "dlr": "dlr", "dlr-targeted": "targeted-dlr"}
+CASES = [(norm, loss) for norm in ("Linf", "L2") for loss in LOSSES]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return mlp(8, 8, 16, 10, 0)
+
+
+def start_of(network, norm, epsilon):
+    t = np.random.default_rng(1).uniform(-1, 1, network.x.shape)
+    size = np.abs(t).max((1, 2, 3)) if norm == "Linf" else np.sqrt((t**2).sum((1, 2, 3)))
+    return tf.constant(np.clip(network.x + epsilon * t / size[:, None, None, None], 0, 1))
+
+
+def trace(network, norm, loss, iterations=100, **settings):
+    """States of a run from the golden start, one after each step."""
+    epsilon = GOLDEN[f"apgd/{norm}/ce"]["eps"]
+    attack = APGD(THREATS[norm](epsilon), LOSSES[loss], iterations, targets=int("targeted" in loss), **settings)
+    problem = problem_of(network)
+    state = attack.begin_at(start_of(network, norm, epsilon))
+    step = tf.function(lambda s, i: attack.step(network, problem, s, i, seeds_of(problem)), autograph=False)
+    states = []
+    for i in range(attack.steps):
+        state = step(state, tf.constant(i))
+        states.append(state)
+    return states
+
+
+def test_the_network_is_the_one_the_golden_values_are_of(network):
+    assert list(network.y) == GOLDEN["mlp"]["y"]
+    assert float(tf.reduce_sum(network.x)) == pytest.approx(GOLDEN["mlp"]["sum_x"], rel=1e-13)
+    assert list(problem_of(network).targets.numpy()) == GOLDEN["mlp"]["target_rank2"]
+
+
+@pytest.mark.parametrize(("norm", "loss"), CASES, ids="/".join)
+def test_follows_the_official_trace(network, norm, loss):
+    golden = GOLDEN[f"apgd/{norm}/{loss}"]
+    states = trace(network, norm, loss)
+    last, known = states[-1], slice(None)
+    if (norm, loss) == ("L2", "dlr"):
+        known = slice(7)  # the eighth image is on the plateau of the loss, where the last bit decides
+    np.testing.assert_allclose(last.best_loss.numpy()[known], golden["loss_best"][known], rtol=1e-6)
+    np.testing.assert_allclose(checksum(last.best, network.x)[known], golden["chk_best"][known], rtol=1e-6)
+    np.testing.assert_array_equal(last.fooled.numpy(), np.array(golden["acc"]) == 0)
+    np.testing.assert_allclose(checksum(last.adversarial, network.x)[known], golden["chk_adv"][known], rtol=1e-6)
+    for check in golden["checks"]:
+        halved = [a == "1" or b == "1" for a, b in zip(check["osc"], check["noimp"], strict=True)]
+        np.testing.assert_array_equal(states[check["step"]].halved.numpy()[known], halved[known])
+
+
+@pytest.mark.parametrize("iterations", [100, 50, 40, 20, 10, 5])
+def test_windows_end_where_the_official_ones_do(iterations):
+    assert list(np.flatnonzero(_windows(iterations))) == MISC[f"checkpoints/{iterations}"]
+
+
+@pytest.mark.parametrize("threat", [Linf(0.006), L2(0.05)], ids=repr)
+def test_every_point_is_in_ball_and_box_and_the_best_loss_only_rises(network, threat):
+    attack, problem = APGD(threat, iterations=30), problem_of(network)
+    state, best = attack.begin(problem, seeds_of(problem), 0), -np.inf
+    edge = threat.norm(state.x - network.x).numpy()
+    assert (edge <= threat.epsilon * (1 + 1e-12)).all()
+    assert edge.max() > 0.97 * threat.epsilon
+    for i in range(attack.steps):
+        state = attack.step(network, problem, state, tf.constant(i), seeds_of(problem))
+        assert (threat.norm(state.x - network.x).numpy() <= threat.epsilon * (1 + 1e-9)).all()
+        assert 0 <= state.x.numpy().min() <= state.x.numpy().max() <= 1
+        assert (state.best_loss.numpy() >= best).all()
+        best = state.best_loss.numpy()
+    wrong = np.argmax(network(state.adversarial), 1) != network.y
+    np.testing.assert_array_equal(state.fooled.numpy(), wrong)
+
+
+def test_a_constant_network_gives_no_nan_and_is_not_fooled(network):
+    problem = problem_of(network)._replace(labels=tf.zeros([8], tf.int32))
+    for loss in ("ce", "dlr", "margin"):
+        state = run(APGD(L2(0.5), loss, 10), lambda x: tf.zeros([len(x), 4], x.dtype), problem, seeds_of(problem))
+        assert np.isfinite(state.x).all()
+        assert not state.fooled.numpy().any()
+
+
+def test_nan_logits_are_no_success(network):
+    problem = problem_of(network)
+    state = run(APGD(Linf(0.01), iterations=5), lambda x: network(x) * np.nan, problem, seeds_of(problem))
+    assert not state.fooled.numpy().any()
+
+
+def test_averaging_gradients_of_a_deterministic_network_changes_nothing(network):
+    one, three = (trace(network, "L2", "ce", 20, eot=eot)[-1] for eot in (1, 3))
+    np.testing.assert_allclose(one.best, three.best, rtol=1e-9)
+
+
+def test_an_image_does_not_depend_on_its_batch(network):
+    attack, problem = APGD(Linf(0.006), iterations=20), problem_of(network)
+    part = tf.nest.map_structure(lambda t: t[3:5], problem)
+    whole = run(attack, network, problem, seeds_of(problem))
+    alone = run(attack, network, part, seeds_of(part))
+    np.testing.assert_allclose(alone.best, whole.best[3:5], rtol=1e-9)
+
+
+def test_it_can_be_stopped_and_go_on(network):
+    attack, problem = APGD(Linf(0.006), iterations=20), problem_of(network)
+    seeds = seeds_of(problem)
+    state = attack.begin(problem, seeds, 0)
+    for start, stop in ((0, 7), (7, 21)):
+        state = advance(attack, network, problem, state, seeds, tf.constant(start), tf.constant(stop))
+    np.testing.assert_array_equal(state.best, run(attack, network, problem, seeds).best)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "drl"}, "Did you mean 'dlr'"),
+        ({"iterations": 0}, "APGD.iterations"),
+        ({"loss": "targeted-dlr"}, "APGD.targets"),
+        ({"eot": 0}, "APGD.eot"),
+    ],
+)
+def test_senseless_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        APGD(Linf(8 / 255), **settings)

@@ -1,0 +1,127 @@
+"""Settings, the survey of one network, and going on with it."""
+
+import numpy as np
+import pytest
+from helpers import tiny_network, tiny_split
+
+from awp_tf.attacks import PGD
+from awp_tf.data import ordered
+from awp_tf.infra.errors import UserError
+from awp_tf.landscape import Landscape, weight_landscape
+from awp_tf.landscape.passes import Passes
+from awp_tf.landscape.survey import Survey, cost
+from awp_tf.threats import Linf
+
+ATTACK = PGD(Linf(0.1), steps=2)
+SETTINGS = Landscape(ATTACK, alphas="-1:1:3", directions=2, fixed=True, plane="-1:1:3", batch_size=16)
+OWN, OTHER = (list(ordered(tiny_split(count, seed), 16, "float32")) for count, seed in ((40, 0), (20, 7)))
+
+
+class Stop(Exception):  # noqa: N818
+    """What an interruption raises."""
+
+
+def survey(file, settings=SETTINGS, on_passes=lambda passes: None, workers=1):
+    passes = Passes(tiny_network(), settings.attack, seed=settings.seed)
+    return Survey(passes, OWN, OTHER, settings, file, on_passes, workers)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return survey(tmp_path_factory.mktemp("survey") / "a.npz").run()
+
+
+def test_curves_hold_alphas_and_the_places_where_sharpness_is_read():
+    alphas = Landscape(ATTACK, alphas="-1:1:21").curves[0].coefficients[:, 0]
+    assert len(alphas) == 23
+    assert {-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0} <= set(alphas)
+    assert list(Landscape(ATTACK, alphas=[0, 0.1]).curves[0].coefficients[:, 0]) == [0, 0.1]
+    names = [curve.name for curve in SETTINGS.curves]
+    assert names == ["random 1", "random 2", "awp", "random 1, fixed images", "random 2, fixed images", "plane"]
+    awp = SETTINGS.curves[2].coefficients[:, 0]
+    assert (awp.min(), awp.max()) == (-0.05, 0.05)
+    assert SETTINGS.curves[-1].coefficients.shape == (9, 2)
+
+
+@pytest.mark.parametrize("alphas", ["-1:1:20", "0.5:1:3", "1:2", "x:1:3", "-1:1:-1", [0.5, 1], [], "nan:1:3"])
+def test_alphas_without_zero_are_refused(alphas):
+    with pytest.raises(UserError, match="alphas: expected"):
+        Landscape(ATTACK, alphas=alphas)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"directions": 0}, {"awp_length": -1}, {"split": "all"}, {"batch_size": 0}, {"examples": 0}, {"plane": "1:2:3"}],
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(UserError, match=f"{next(iter(settings))}: expected"):
+        Landscape(ATTACK, **settings)
+
+
+def test_every_point_is_visited_and_all_curves_meet_at_the_weights(whole):
+    for curve in SETTINGS.curves:
+        heights = whole[curve.name]
+        assert np.isfinite(heights).all()
+        np.testing.assert_array_equal(heights[~curve.coefficients.any(axis=1)], whole["start"])
+    middle = whole["plane"].reshape(3, 3, 2)[:, 1]  # beta = 0: the first direction
+    places = np.isin(SETTINGS.curves[0].coefficients[:, 0], [-1, 0, 1])
+    np.testing.assert_allclose(middle, whole["random 1"][places], rtol=1e-6)
+
+
+def test_along_its_own_direction_the_loss_rises_faster_than_along_a_random_one(tmp_path):
+    settings = Landscape(ATTACK, alphas=[-0.05, 0, 0.05], directions=1, awp_length=1.0, batch_size=16)
+    found = survey(tmp_path / "a.npz", settings).run()
+    assert found["awp"][-1, 0] > found["random 1"][-1, 0]
+    assert found["awp"][-1, 0] > found["start"][0, 0] > found["awp"][0, 0]
+
+
+@pytest.mark.parametrize("stop", [1, 40, 80])
+def test_an_interrupted_survey_goes_on_and_ends_with_the_same_numbers(stop, tmp_path, whole):
+    made = []
+
+    def on_passes(passes):
+        made.append(passes)
+        if len(made) == stop:
+            raise Stop
+
+    with pytest.raises(Stop):
+        survey(tmp_path / "a.npz", on_passes=on_passes).run()
+    before = survey(tmp_path / "a.npz").done()
+    again = []
+    found = survey(tmp_path / "a.npz", on_passes=again.append).run()
+    for name in whole:
+        np.testing.assert_array_equal(found[name], whole[name])
+    # What had been saved is not made again, but for the directions that need a pass over the images.
+    assert before <= sum(made)
+    assert before > 0 or stop == 1
+    assert cost(SETTINGS, len(OWN), len(OTHER)) - sum(made) <= sum(again)
+    assert sum(again) <= cost(SETTINGS, len(OWN), len(OTHER)) - before
+
+
+def test_points_side_by_side_give_the_same_numbers(tmp_path, whole):
+    found = survey(tmp_path / "a.npz", workers=3).run()
+    for name in whole:
+        np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_the_cost_is_what_is_made(tmp_path):
+    made = []
+    survey(tmp_path / "a.npz", on_passes=made.append).run()
+    # The gradient and the crafting of two curves pass over the images once each.
+    assert sum(made) == cost(SETTINGS, len(OWN), len(OTHER))
+    assert survey(tmp_path / "a.npz").done() + 3 * 3 * len(OWN) == sum(made)
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"half")
+    with pytest.raises(UserError, match="expected the state of a landscape"):
+        survey(tmp_path / "a.npz").run()
+
+
+def test_the_landscape_of_a_network_from_python():
+    network = tiny_network()
+    alphas = [-0.5, 0.0, 0.5]
+    found = weight_landscape(network, OWN, ATTACK, alphas=alphas, seed=3)
+    again = weight_landscape(network, OWN, ATTACK, alphas=alphas, seed=3)
+    np.testing.assert_array_equal(found, again)
+    assert found[1] < found[[0, 2]].mean()

@@ -1,0 +1,129 @@
+"""Every leaf with every file of every axis: what is bound, nothing is left over, all parts attack one ball."""
+
+import collections
+import pathlib
+import re
+
+import gin
+import pytest
+
+from awp_tf.evaluation import Protocol
+from awp_tf.evaluation.accuracy import Measurement
+from awp_tf.landscape import Landscape
+from awp_tf.threats import require_one_ball
+from awp_tf.training.recipe import Recipe
+from pipelines import _cli
+
+ROOT = pathlib.Path(__file__).parents[2]
+LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.stem not in ("defaults", "digits"))
+AXES = collections.defaultdict(list)
+for file in sorted((ROOT / "gin").glob("*/*.gin")):
+    if file.parent.name != "studies":
+        AXES[file.parent.name].append(str(file.relative_to(ROOT)))
+# What a person has to say with a file.
+SAID = {
+    "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
+    "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
+    "gin/data/npz.gin": ["PATH='mine.npz'"],
+}
+PAIRS = [(axis, one, other) for axis, files in AXES.items() for one in files for other in files if one != other]
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    gin.clear_config()
+
+
+def parse(*files, bindings=()):
+    said = dict.fromkeys(binding for file in files for binding in SAID.get(file, ()))
+    return _cli.parse(list(files), [*said, *bindings])
+
+
+def bound(file):
+    return set(re.findall(r"^([A-Z][A-Z_]*) *=", (ROOT / file).read_text(), re.MULTILINE))
+
+
+def settings(text):
+    """Name to value, for a resolved configuration."""
+    lines = re.split(r"\n(?=\S)", re.sub(r"^#.*$", "", text, flags=re.MULTILINE).replace("\\\n", " "))
+    return dict(re.split(r"\s*=\s*", line.strip(), maxsplit=1) for line in lines if "=" in line)
+
+
+def reachable(text):
+    """The settings that train() can come to, following references and macros from its own."""
+    everything, found, wanted = settings(text), {}, {"train"}
+    while wanted:
+        name = wanted.pop()
+        scope, _, plain = name.rpartition("/")
+        for key, value in everything.items():
+            owner = key.rpartition(".")[0] or key
+            if key not in found and owner in (name, plain, f"{scope}/{plain}"):
+                found[key] = value
+                wanted |= set(re.findall(r"@([\w/]+)", value)) | set(re.findall(r"%(\w+)", value))
+    return found
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_file_of_an_axis_binds_the_same_names(axis):
+    names = {file: bound(file) for file in AXES[axis]}
+    assert len(set(map(frozenset, names.values()))) == 1, names
+    assert next(iter(names.values()))
+
+
+@pytest.mark.parametrize("file", [file for files in AXES.values() for file in files])
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_leaf_with_every_file_has_its_values_one_ball_and_a_text_that_gives_itself(leaf, file, tmp_path):
+    text = parse(f"gin/{leaf}.gin", file)
+    alone = dict(re.findall(r"^([A-Z][A-Z_]*) *= *(.+)$", (ROOT / file).read_text(), re.MULTILINE))
+    now = settings(text)
+    for name, value in alone.items():
+        assert now[name] == value
+    measurements = [gin.get_configurable(f"{scope}/Measurement")() for scope in ("validation", "test")]
+    parts = [_cli.call(Recipe).attack, *measurements, _cli.call(Protocol), _cli.call(Landscape)]
+    require_one_ball({str(number): part.threat for number, part in enumerate(parts)})
+    assert parts[-1].threat is not None
+    (tmp_path / "again.gin").write_text(text)
+    assert _cli.parse([str(tmp_path / "again.gin")], []) == text
+
+
+@pytest.mark.parametrize(("axis", "one", "other"), PAIRS)
+def test_swapping_a_file_leaves_nothing_of_the_one_before(axis, one, other):
+    swapped = reachable(parse("gin/trades_awp.gin", one, other))
+    assert swapped == reachable(parse("gin/trades_awp.gin", other))
+    assert len(swapped) > 40
+
+
+@pytest.mark.parametrize(("one", "other"), [(one, other) for one in LEAVES for other in LEAVES if one != other])
+def test_the_method_and_perturbation_of_one_leaf_turn_another_into_it(one, other):
+    method, _, _ = other.partition("_")
+    files = {"trades_awp": "awp_warmup", "at_awp": "awp", "mart_awp": "awp"}
+    axes = [f"gin/methods/{method}.gin", f"gin/perturbations/{files.get(other, 'none')}.gin"]
+    extra = ["AWP.gamma=0.005"] if other == "mart_awp" else []
+    assert reachable(parse(f"gin/{one}.gin", *axes, bindings=extra)) == reachable(parse(f"gin/{other}.gin"))
+
+
+@pytest.mark.parametrize("attack", ["@FGSM()", "@Restarts()", "@training/PGD()"])
+@pytest.mark.parametrize("ball", [["Linf.epsilon='4/255'"], ["THREAT=@L2()", "L2.epsilon=0.5"]])
+def test_any_attack_trains_in_the_ball_that_is_evaluated(attack, ball):
+    parse("gin/at.gin", bindings=[f"ATTACK={attack}", *ball])
+    assert _cli.call(Recipe).attack.threat == _cli.call(Protocol).threat
+    assert gin.get_configurable(f"test/{Measurement.__name__}")().threat == _cli.call(Protocol).threat
+
+
+@pytest.mark.parametrize("epochs", [5, 40, 200])
+def test_warm_up_scales_with_the_run_and_survives_a_change_of_gamma(epochs):
+    parse("gin/trades_awp.gin", bindings=[f"EPOCHS={epochs}", "AWP.gamma=0.02"])
+    recipe = _cli.call(Recipe)
+    assert (recipe.perturbation.gamma, recipe.perturb_from) == (0.02, 0.045)
+    trainer = recipe_trainer(recipe, epochs)
+    assert trainer.perturb_from == pytest.approx(9 * epochs / 200)
+
+
+def recipe_trainer(recipe, epochs):
+    import dataclasses
+
+    from awp_tf.networks import small_cnn
+
+    small = dataclasses.replace(recipe, network=lambda shape, classes: small_cnn(shape=shape, classes=classes, width=2))
+    return small.trainer((8, 8, 1), 3, epochs=epochs, steps_per_epoch=2, seed=0)

@@ -1,0 +1,172 @@
+"""Configurations that people write, and those that runs saved: data, from which nothing is imported."""
+
+import itertools
+import sys
+
+import absl.flags
+import gin
+import pytest
+
+from awp_tf.attacks import PGD
+from awp_tf.evaluation.accuracy import Measurement
+from awp_tf.infra.errors import UserError
+from awp_tf.schedules import Warmup
+from awp_tf.threats import Linf
+from awp_tf.training.recipe import Recipe
+from awp_tf.training.train import Data
+from pipelines import _cli
+
+COUNTER = itertools.count()
+FLAGS = absl.flags.FLAGS
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    FLAGS(["test"])
+    yield
+    gin.clear_config()
+    FLAGS["import"].unparse()
+    FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A person's own part, in a module that can be imported; it says so when it is."""
+    name = f"my_own_parts_{next(COUNTER)}"  # gin forgets nothing that was registered
+    code = f"import gin\nfrom awp_tf.data import digits\n\n@gin.configurable\ndef {name}():\n    return digits()\n"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    sys.modules.pop(name, None)
+
+
+def saved(folder, text=None):
+    (folder / "config.gin").write_text(text or _cli.parse(["gin/at.gin", "gin/digits.gin"], []))
+    return folder
+
+
+def test_a_saved_configuration_is_read_and_can_be_changed(tmp_path):
+    text = _cli.parse_run(saved(tmp_path), [], [])
+    assert text == (tmp_path / "config.gin").read_text()
+    assert "EPOCHS = 3" in _cli.parse_run(tmp_path, [], ["EPOCHS=3"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import {}",
+        "from {} import my_data",
+        "from __gin__ import dynamic_registration\nimport runpy",
+        "include 'gin/at.gin'",
+        "import {} as harmless",
+    ],
+)
+def test_import_lines_in_a_saved_configuration_are_refused_and_nothing_is_imported(line, module, tmp_path):
+    saved(tmp_path, f"EPOCHS = 3\n{line.format(module)}\n")
+    with pytest.raises(UserError, match=r"config\.gin, line 2: expected settings only, received an import or an inc"):
+        _cli.parse_run(tmp_path, [], [])
+    assert module not in sys.modules
+
+
+def test_a_reference_in_a_saved_configuration_runs_nothing(tmp_path):
+    saved(tmp_path, "train.recipe = @runpy.run_path()\nrunpy.run_path.path_name = '/tmp/x.py'\n")
+    with pytest.raises(UserError, match="No configurable matching"):
+        _cli.parse_run(tmp_path, [], [])
+
+
+@pytest.mark.parametrize("text", ["\x00\x01", "train.recipe = ", "{'a': 1}", "not gin at all"])
+def test_what_is_no_configuration_is_named(text, tmp_path):
+    (tmp_path / "config.gin").write_text(text)
+    with pytest.raises(UserError, match=r"config\.gin: expected the settings of a run, which this is not"):
+        _cli.parse_run(tmp_path, [], [])
+
+
+def test_a_configuration_that_is_saved_holds_no_imports(module, tmp_path):
+    (tmp_path / "mine.gin").write_text(f"import {module}\nDATA = @{module}\n")
+    text = _cli.parse(["gin/at.gin", str(tmp_path / "mine.gin")], [])
+    assert "import" not in text
+    assert f"DATA = @{module}" in text
+    saved(tmp_path, text)
+    assert _cli.parse_run(tmp_path, [], []) == text
+
+
+def test_parts_of_your_own_are_made_known_by_a_flag(module):
+    with pytest.raises(UserError, match="A part of your own is made known by --import=<its module>"):
+        _cli.parse(["gin/at.gin"], [f"DATA=@{module}"])
+    gin.clear_config()
+    FLAGS.set_default("import", [module])
+    _cli.parse(["gin/at.gin"], [f"DATA=@{module}"])
+    assert len(gin.get_configurable(Data.__name__)().load()[0].train) == 1437
+    FLAGS.set_default("import", ["no_such_module"])
+    with pytest.raises(UserError, match=r"--import: expected a module to import, received 'no_such_module'"):
+        _cli.parse(["gin/at.gin"], [])
+    FLAGS.set_default("import", [])
+
+
+def test_dynamic_registration_is_refused_with_the_way_to_go(tmp_path):
+    (tmp_path / "mine.gin").write_text("from __gin__ import dynamic_registration\nimport runpy\n")
+    with pytest.raises(UserError, match="--import"):
+        _cli.parse([str(tmp_path / "mine.gin"), "gin/at.gin"], [])
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("METHOD=@TRADES", r"Recipe\.method: expected an object such as @TRADES\(\), received"),
+        ("ATTACK=@FGSM", r"Recipe\.attack: expected an object such as @\w+\(\), received"),
+        ("PERTURBATION=@AWP", r"Recipe\.perturbation: expected an object such as @AWP\(\), received"),
+        ("Recipe.network=@small_cnn()", r"small_cnn\(\) missing .*; bind it in a gin file"),
+        ("Recipe.precision='float16'", r"Recipe\.precision: expected one of float32, mixed_bfloat16, float64"),
+    ],
+)
+def test_slips_with_brackets_are_one_line(binding, message):
+    _cli.parse(["gin/at.gin", "gin/digits.gin"], [binding])
+    with pytest.raises(UserError, match=message):
+        _cli.call(Recipe)
+
+
+def test_data_with_brackets():
+    _cli.parse(["gin/at.gin"], ["DATA=@digits()"])
+    with pytest.raises(UserError, match=r"Data\.source: expected a source such as @digits \(no brackets\)"):
+        _cli.call(Data)
+
+
+def test_a_run_that_goes_well_says_nothing_of_where_gin_looked(caplog, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _cli.parse(["gin/at.gin", "gin/digits.gin"], [])
+    assert "Path not found" not in caplog.text + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (
+            ["epochs=50"],
+            r"epochs: nothing uses a macro .*\. Did you mean 'EPOCHS'\? \(in --gin_",
+        ),
+        (["Batch_Size=50"], r"Batch_Size: nothing uses a macro of this name\. Did you mean 'BATCH_SIZE'"),
+        (["train/PGD.steps=50"], r"train/: nothing is of this scope\. Did you mean 'training'"),
+        (["valid/Measurement.examples=50"], r"valid/: nothing is of this scope\. Did you mean 'validation'"),
+        (["PGD.steps=50"], r"PGD\.steps: changes nothing; say which is meant: .*test/PGD\.steps, training/PGD\.steps"),
+    ],
+)
+def test_names_that_nothing_uses_are_slips(bindings, message):
+    with pytest.raises(UserError, match=message):
+        _cli.parse(["gin/at.gin", "gin/digits.gin"], bindings)
+
+
+def test_a_recipe_comes_first_or_it_would_undo_what_came_before():
+    with pytest.raises(UserError, match=r"expected a recipe \(try .*\) first, then your other files"):
+        _cli.parse(["gin/digits.gin", "gin/trades_awp.gin"], [])
+
+
+def test_a_radius_that_grows_is_of_training_alone():
+    growing = ["Warmup.value=0.1", "Warmup.epochs=2"]
+    _cli.parse(["gin/at.gin", "gin/digits.gin"], ["Linf.epsilon=@Warmup()", *growing])
+    with pytest.raises(UserError, match=r"Measurement: epsilon: expected a number that stays as it is"):
+        _cli.call(Measurement, attack=PGD(Linf(Warmup(0.1, 2))))
+    _cli.parse(
+        ["gin/at.gin", "gin/digits.gin"],
+        ["training/PGD.threat=@training/Linf()", "training/Linf.epsilon=@Warmup()", *growing],
+    )
+    assert _cli.call(Recipe).attack.threat == Linf(Warmup(0.1, 2))

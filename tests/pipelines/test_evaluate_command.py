@@ -1,0 +1,216 @@
+"""pipelines.evaluate as a user types it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import absl.flags
+import gin
+import numpy as np
+import pytest
+from helpers import run_command, tiny_network, tiny_split
+
+import pipelines.evaluate as command
+from awp_tf.evaluation import Protocol
+from awp_tf.infra.errors import UserError
+from awp_tf.networks import small_cnn
+from pipelines import _cli
+
+ROOT = pathlib.Path(__file__).parents[2]
+FLAGS = absl.flags.FLAGS
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    gin.clear_config()
+    FLAGS.unparse_flags()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A network and its data."""
+    folder = tmp_path_factory.mktemp("files")
+    tiny_network().save(folder / "tiny.keras")
+    split = tiny_split(40)
+    np.savez(folder / "rows.npz", x_test=split.images, y_test=split.labels)
+    return folder
+
+
+def run(*flags):
+    run_command(command, *flags)
+
+
+def given(files, out, *flags):
+    return [
+        f"--network={files}/tiny.keras",
+        f"--data={files}/rows.npz",
+        f"--output={out}",
+        "--threat=linf:0.1",
+        *flags,
+    ]
+
+
+def test_any_network_on_any_data(files, tmp_path, capsys):
+    network = (files / "tiny.keras").read_bytes()
+    run(*given(files, tmp_path / "out", "--attacks=fgsm,pgd-5", "--max_examples=20", "--save_adversarial"))
+    assert (files / "tiny.keras").read_bytes() == network
+    card = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert card["images"] == {"test": 20}
+    assert (card["name"], card["threat"], card["eps"]) == ("tiny", "Linf", "0.1")
+    assert np.load(tmp_path / "out" / "adversarial_fgsm.npy").shape == (20, 8, 8, 1)
+    printed = capsys.readouterr().out
+    assert "| fgsm " in printed
+    assert "still robust" in printed
+
+
+def test_strict_fails_where_a_check_fails(files, tmp_path, capsys):
+    import keras
+
+    network = tiny_network()
+    softmax = keras.Model(network.inputs, keras.layers.Softmax()(network.outputs[0]))
+    softmax.save(tmp_path / "softmax.keras")
+    flags = given(files, tmp_path / "out", "--attacks=fgsm", "--strict")
+    with pytest.raises(SystemExit) as stop:
+        run(f"--network={tmp_path}/softmax.keras", *flags[1:])
+    assert stop.value.code == 1
+    assert "NOT TO BE TRUSTED: logits: outputs are probabilities" in capsys.readouterr().out
+    assert (tmp_path / "out" / "evaluation.json").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run's folder, as training leaves it."""
+    path = tmp_path_factory.mktemp("runs") / "trades_awp+digits"
+    path.mkdir()
+    small_cnn(shape=(8, 8, 1), classes=10, width=4).save(path / "best.keras")
+    (path / "config.gin").write_text(_cli.parse(["gin/trades_awp.gin", "gin/digits.gin"], []))
+    (path / "result.json").write_text("{}")
+    gin.clear_config()
+    return path
+
+
+@pytest.mark.parametrize("recipe", [[], ["--gin_file=gin/protocols/quick.gin"]])
+def test_a_finished_run_as_it_was_trained_also_where_its_protocol_is_changed(recipe, trained, tmp_path):
+    run(
+        *recipe,
+        f"--workdir={trained}",
+        f"--output={tmp_path}/out",
+        "--attacks=fgsm",
+        "--splits=both",
+        "--max_examples=50",
+    )
+    card = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (card["name"], card["dataset"], card["eps"]) == ("trades_awp+digits", "digits", "0.15")
+    assert card["images"] == {"test": 50, "train": 50}
+    assert card["robust_gap"].keys() == {"clean", "fgsm", "worst case"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "names"),
+    [
+        ("standard", ["standard"]),
+        ("quick", ["quick"]),
+        ("rand", ["rand"]),
+        ("paper", ["fgsm", "pgd-20", "pgd-100", "cw-100", "spsa", "standard"]),
+    ],
+)
+@pytest.mark.parametrize("leaf", ["at_awp", "mart"])
+def test_every_leaf_can_be_measured_by_every_protocol(leaf, protocol, names):
+    _cli.parse([f"gin/{leaf}.gin", f"gin/protocols/{protocol}.gin"], [])
+    made = _cli.call(Protocol)
+    assert list(made.cascades(10, None)) == names
+    assert made.threat.epsilon == pytest.approx(8 / 255)
+    assert made.relative_step_size == 0.25
+
+
+def test_an_attack_can_be_bound_in_gin():
+    bindings = ["Protocol.attacks=['fgsm', @SPSA()]", "SPSA.samples=64", "SPSA.threat=%THREAT"]
+    _cli.parse(["gin/at.gin"], [*bindings, "ATTACKS='standard'"])
+    searches = _cli.call(Protocol).cascades(10, None)["spsa"].searches["spsa"]
+    assert (searches.samples, searches.threat.epsilon) == (64, pytest.approx(8 / 255))
+
+
+BAD = {
+    "no such network": (["--network=no.keras", "--data=digits"], "expected a .keras file"),
+    "no data": (["--network={files}/tiny.keras"], "with --data (cifar10, digits, mine.npz)"),
+    "no such data": (["--network={files}/tiny.keras", "--data=no.npz"], "no.npz: expected"),
+    "wrong classes": (["--network={files}/tiny.keras", "--data=digits"], "expected 4 classes, received 10"),
+    "epsilon 0": (["--threat=linf:0"], "Linf.epsilon"),
+    "epsilon too large": (["--threat=linf:8"], 'write "8/255"'),
+    "no radius": (["--threat=l2"], "expected a radius too"),
+    "unknown threat": (["--threat=linv:0.1"], "Did you mean 'linf'"),
+    "unknown attack": (["--attacks=sqare"], "Did you mean 'square'"),
+    "unfinished run": (["--network=", "--data=", "--workdir=no/run"], "expected the folder of a run"),
+    "nothing given": (["--network=", "--workdir="], "expected --workdir (a run's folder), or"),
+    "bindings without a recipe": (["--gin_bindings=EPOCHS=1"], "--gin_bindings: expected them with --workdir only"),
+    "data of a run": (["--network=", "--workdir=no/run"], "--data: expected it without --workdir"),
+    "no examples": (["--max_examples=0"], "Protocol.examples"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(case, files, tmp_path):
+    flags, message = BAD[case]
+    flags = [flag.format(files=files) for flag in flags]
+    names = {flag.split("=")[0] for flag in flags}
+    rest = [flag for flag in given(files, tmp_path / "out") if flag.split("=")[0] not in names]
+    if case == "no data":
+        rest = [flag for flag in rest if not flag.startswith("--data")]
+    with pytest.raises(UserError) as error:
+        run(*flags, *rest)
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def started(*flags):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.evaluate", *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process):
+    """(Exit code, what it printed)."""
+    printed, _ = process.communicate(timeout=300)
+    return process.returncode, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_and_started_again_it_ends_the_same(signum, files, tmp_path):
+    def flags(out):
+        return given(files, out, "--attacks=apgd-ce+apgd-t+fab-t+square", "--threat=linf:0.02", "--batch_size=8")
+
+    assert finished(started(*flags(tmp_path / "whole")))[0] == 0
+    first = started(*flags(tmp_path / "out"))
+    state = tmp_path / "out" / "state" / "test" / "state.npz"
+    while not state.exists():
+        time.sleep(0.05)
+        assert first.poll() is None
+    time.sleep(2)
+    first.send_signal(signum)
+    code, printed = finished(first)
+    assert code == (-signum if signum == signal.SIGKILL else 128 + signum), printed
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    code, printed = finished(started(*flags(tmp_path / "out")))
+    assert code == 0, printed
+    one, other = ((tmp_path / name / "evaluation.npz").read_bytes() for name in ("whole", "out"))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line_and_code_2(files, tmp_path):
+    code, printed = finished(started(*given(files, tmp_path / "out", "--attacks=sqare")))
+    assert code == 2
+    (line,) = [line for line in printed.splitlines() if line]
+    assert line.startswith("error: attacks: expected one of")

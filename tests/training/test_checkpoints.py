@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer
+
+from awp_tf.infra.errors import UserError
+from awp_tf.training.checkpoints import Checkpoints, Progress, save_network
+
+
+def objects(seed=0):
+    trainer = tiny_trainer(tiny_network(seed))
+    return trainer, {"network": trainer.network, "optimizer": trainer.optimizer}
+
+
+def saved(folder, steps):
+    """Checkpoints after each of some training steps."""
+    trainer, parts = objects()
+    progress = Progress()
+    checkpoints = Checkpoints(folder, progress, **parts)
+    weights = {}
+    for step in range(1, steps + 1):
+        trainer.train_step(tiny_batch(seed=step))
+        progress.step, progress.sums = step, {"loss": 0.1 * step}
+        checkpoints.save()
+        weights[step] = trainer.network.get_weights()
+    return trainer, weights
+
+
+def restored(folder):
+    trainer, parts = objects(seed=9)
+    progress = Progress()
+    return Checkpoints(folder, progress, **parts).restore(), trainer, progress
+
+
+def test_everything_comes_back(tmp_path):
+    before, _ = saved(tmp_path, 3)
+    found, after, progress = restored(tmp_path)
+    assert found
+    assert (progress.step, progress.sums) == (3, {"loss": pytest.approx(0.3)})
+    for one, other in zip(before.optimizer.variables, after.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert_same_weights(before.network, after.network)
+
+
+def test_only_the_newest_two_are_kept(tmp_path):
+    saved(tmp_path, 4)
+    assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == {"step-3", "step-4"}
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_cleared_away(tmp_path):
+    (tmp_path / "step-1_temp").mkdir()
+    (tmp_path / "step-1_temp" / "part-00000-of-00001.data").write_text("half")
+    saved(tmp_path, 2)
+    assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == {"step-1", "step-2"}
+
+
+@pytest.mark.parametrize("part", ["data", "index"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, part, damage, capsys):
+    _, weights = saved(tmp_path, 3)
+    file = next(tmp_path.glob(f"step-3.{part}*"))
+    content = file.read_bytes()
+    middle = len(content) // 2
+    broken = {
+        "truncate": content[:middle],
+        "flip": content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 64]) + content[middle + 64 :],
+        "empty": b"",
+    }
+    file.write_bytes(broken[damage])
+    found, trainer, progress = restored(tmp_path)
+    assert found
+    assert progress.step == 2
+    for value, expected in zip(trainer.network.get_weights(), weights[2], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert "step-3 cannot be read" in capsys.readouterr().err
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error_and_not_a_new_start(tmp_path):
+    saved(tmp_path, 3)
+    for file in tmp_path.glob("step-*.data*"):
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="expected a readable checkpoint, received 2 damaged ones"):
+        restored(tmp_path)
+
+
+def test_a_checkpoint_without_its_index_was_never_finished(tmp_path):
+    saved(tmp_path, 3)
+    next(tmp_path.glob("step-3.index")).unlink()
+    assert restored(tmp_path)[2].step == 2
+
+
+def test_nothing_to_restore_is_said(tmp_path):
+    assert not restored(tmp_path / "nowhere")[0]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "best.keras"
+    network = tiny_network()
+    save_network(network, path)
+    old = path.read_bytes()
+
+    def fail(self, where):
+        where.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_network(network, path)
+    assert path.read_bytes() == old

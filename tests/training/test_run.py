@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from awp_tf.infra.errors import UserError
+from awp_tf.training.run import RunFolder, kept_epochs
+
+CONFIG = "EPOCHS = 3\nSEED = 0\n"
+DATA = {"class names": ["cat", "dog"], "training images": "40, SHA-256 abc"}
+
+
+def test_a_new_folder_is_made_only_when_it_is_opened(tmp_path):
+    folder = RunFolder(tmp_path / "a" / "b", CONFIG)
+    assert not (tmp_path / "a").exists()
+    with folder.opened({"epochs": 3}, DATA):
+        assert (folder.path / "config.gin").read_text() == CONFIG
+        assert (folder.path / "tensorboard").is_dir()
+
+
+def test_the_same_configuration_comes_back_to_its_folder(tmp_path):
+    for _ in range(2):
+        with RunFolder(tmp_path, CONFIG).opened({}, DATA):
+            assert RunFolder(tmp_path, CONFIG).result() is None
+    RunFolder(tmp_path, CONFIG).finish({"best": {"test_clean": 0.5}})
+    assert RunFolder(tmp_path, CONFIG).result() == {"best": {"test_clean": 0.5}}
+
+
+def test_another_configuration_is_refused_with_the_first_difference(tmp_path):
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
+        pass
+    with pytest.raises(UserError, match=r"there: 'EPOCHS = 3', here: 'EPOCHS = 4'"):
+        RunFolder(tmp_path, "EPOCHS = 4\nSEED = 0\n")
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="expected a new or empty folder or one of a run"):
+        RunFolder(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="expected a new or empty folder"):
+        RunFolder(tmp_path / "thesis.tex", CONFIG)
+    assert [f.name for f in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_in_which_a_run_was_killed_at_once_is_as_good_as_new(tmp_path):
+    (tmp_path / ".lock").touch()
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
+        assert (tmp_path / "config.gin").read_text() == CONFIG
+
+
+def test_what_cannot_be_written_is_refused(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot be written"), RunFolder(blocked / "run", CONFIG).opened({}, DATA):
+        pass
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    code = (
+        "from awp_tf.training.run import RunFolder; import pathlib, sys\n"
+        f"with RunFolder(pathlib.Path({str(tmp_path)!r}), {CONFIG!r}).opened({{}}, {{}}): pass"
+    )
+    with RunFolder(tmp_path, CONFIG).opened({}, DATA):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        other = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+        )
+    assert "another process is working in it" in other.stderr
+
+
+def test_stray_files_among_the_kept_networks_are_left_alone(tmp_path):
+    (tmp_path / "epochs").mkdir()
+    for name in ("epoch-0010.keras", "epoch-0010-old.keras", "epoch-x.keras", "notes.txt"):
+        (tmp_path / "epochs" / name).touch()
+    assert list(kept_epochs(tmp_path)) == [10]

@@ -1,0 +1,181 @@
+"""Recipe, Data, train and the final report, put together from Python."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import CLASSES, assert_same_weights, tiny_split
+
+from awp_tf.attacks import PGD
+from awp_tf.averaging import EMA
+from awp_tf.data import Source, ordered
+from awp_tf.evaluation.accuracy import Measurement, evaluate, robust_gap
+from awp_tf.infra.errors import UserError
+from awp_tf.methods import AT
+from awp_tf.networks import small_cnn
+from awp_tf.perturbations import AWP
+from awp_tf.schedules import Constant
+from awp_tf.threats import Linf
+from awp_tf.training.recipe import Recipe
+from awp_tf.training.train import Data, make_strategy, train
+
+ATTACK = PGD(Linf(0.1), steps=2)
+MEASURE = Measurement(ATTACK, examples=20, batch_size=10)
+
+
+def source():
+    return Source("tiny", tiny_split(60), tiny_split(20, seed=7), CLASSES)
+
+
+def network(shape, classes):
+    return small_cnn(shape=shape, classes=classes, width=4)
+
+
+def recipe(**settings):
+    return Recipe(**{"network": network, "method": AT(), "attack": ATTACK, "learning_rate": Constant(0.05), **settings})
+
+
+def run(
+    folder,
+    *,
+    epochs=2,
+    seed=0,
+    config="c",
+    data=None,
+    test=MEASURE,
+    devices=1,
+    validate_every=1,
+    patience=None,
+    **settings,
+):
+    data = data or Data(source, batch_size=16, validation=12)
+    return train(
+        recipe=recipe(perturbation=AWP(0.01), **settings),
+        data=data,
+        epochs=epochs,
+        seed=seed,
+        workdir=str(folder),
+        config=config,
+        validation=MEASURE,
+        test=test,
+        validate_every=validate_every,
+        patience=patience,
+        devices=devices,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "it"
+    return folder, run(folder)
+
+
+def test_everything_is_where_it_is_said_to_be(finished):
+    folder, result = finished
+    names = {
+        ".lock",
+        "best.keras",
+        "last.keras",
+        "checkpoints",
+        "config.gin",
+        "data.json",
+        "history.json",
+        "result.json",
+        "tensorboard",
+    }
+    assert {f.name for f in folder.iterdir()} == names
+    assert json.loads((folder / "result.json").read_text()) == result
+
+
+def test_the_report_is_what_evaluating_the_saved_network_gives(finished):
+    folder, result = finished
+    loaded = keras.models.load_model(folder / "best.keras")
+    found = evaluate(loaded, ordered(tiny_split(20, seed=7), 10), MEASURE.attacks)
+    assert result["best"]["test_clean"] == found["clean"]
+    assert result["best"]["test_robust"] == found["robust"]
+    for row in result.values():
+        assert row["robust_gap"] == robust_gap(row["train_robust"], row["test_robust"])
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
+    folder, result = finished
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    assert run(folder) == result
+    assert "holds a finished run; nothing to do" in capsys.readouterr().out
+    assert before == {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_another_configuration_in_the_same_folder_is_refused(finished):
+    with pytest.raises(UserError, match="another configuration"):
+        run(finished[0], config="d")
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(finished, tmp_path):
+    run(tmp_path / "same")
+    run(tmp_path / "other", seed=1)
+    first = keras.models.load_model(finished[0] / "last.keras")
+    assert_same_weights(first, keras.models.load_model(tmp_path / "same" / "last.keras"))
+    other = keras.models.load_model(tmp_path / "other" / "last.keras")
+    assert (np.asarray(first.weights[0]) != np.asarray(other.weights[0])).any()
+
+
+def test_ema_is_what_is_saved(tmp_path):
+    run(tmp_path / "ema", ema_decay=0.9)
+    run(tmp_path / "plain")
+    ema, plain = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("ema", "plain"))
+    assert (np.asarray(ema.weights[0]) != np.asarray(plain.weights[0])).any()
+    assert isinstance(recipe(ema_decay=0.9)._averaging(plain), EMA)
+
+
+def test_double_precision_runs_through(tmp_path):
+    run(tmp_path, precision="float64")
+    assert keras.models.load_model(tmp_path / "last.keras").weights[0].dtype == "float64"
+
+
+def test_two_devices_train_as_one_does(tmp_path):
+    for devices in (1, 2):
+        run(tmp_path / str(devices), devices=devices, precision="float64")
+    one, two = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("1", "2"))
+    assert_same_weights(one, two, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": Data(source, batch_size=1000, validation=12)}, "batch_size: expected at most the 48"),
+        (
+            {"data": Data(source, validation=60)},
+            r"validation: expected a whole number between 1 and 59 \(there are 60 images\)",
+        ),
+        ({"data": Data(source, validation=12, limit=0)}, r"Data\.limit"),
+        ({"epochs": 0}, "epochs: expected a whole number >= 1"),
+        ({"validate_every": 0}, "validate_every: expected a whole number >= 1"),
+        ({"patience": 0}, "patience: expected a whole number >= 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_no_folder(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_takes_that_many_training_images_and_the_same_validation_images():
+    _, train_split, validation = Data(source, validation=12).load()
+    _, limited, same = Data(source, validation=12, limit=10).load()
+    assert (len(train_split), len(limited)) == (48, 10)
+    np.testing.assert_array_equal(validation.images, same.images)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: recipe(ema_decay=1.0), r"Recipe\.ema_decay"),
+        (lambda: recipe(precision="int8"), r"Recipe\.precision: expected one of float32, mixed_bfloat16, float64"),
+        (lambda: make_strategy(0), "devices: expected a whole number >= 1"),
+        (lambda: make_strategy(64), "devices: expected at most 2 logical CPUs, received 64"),
+    ],
+)
+def test_senseless_settings_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
