@@ -8,12 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
-
-Predict = Callable[[tf.Tensor], tf.Tensor]
-Tensors = Sequence[tf.Tensor]
+from awp_tf.types import Predict, Weights
 
 
-def bind(network: keras.Model, weights: Tensors, state: Tensors, *, training: bool) -> Predict:
+def bind(network: keras.Model, weights: Weights, state: Weights, *, training: bool) -> Predict:
     """The network at weights and state: images [B, H, W, C] to logits [B, K].
 
     In training mode BatchNorm uses the statistics of the batch; no running statistic moves.
@@ -40,7 +38,7 @@ class Recorder:
         state: The values of the network's non-trainable variables after the calls so far.
     """
 
-    def __init__(self, network: keras.Model, weights: Tensors, state: Tensors) -> None:
+    def __init__(self, network: keras.Model, weights: Weights, state: Weights) -> None:
         """Binds network to weights and state, in the order of its (non_)trainable_variables."""
         self._network = network
         self._weights = list(weights)
@@ -91,6 +89,32 @@ def require_logits(network: keras.Model, name: str = "") -> None:
     squashed = getattr(network.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
     if probabilities or squashed:
         raise UserError(f"{name or network.name}: expected logits, received probabilities; {_PART_OF_IT}")
+
+
+def compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
+    """A pure function compiled by XLA, or as it is."""
+    return tf.function(function, jit_compile=True, autograph=False) if jit else function
+
+
+def require_synchronizable(network: keras.Model, *, jit: bool, in_loop: bool) -> None:
+    """Raises UserError where statistics over all replicas would meet inside a compiled function or a loop.
+
+    Args:
+        network: Whose layers may be synchronized.
+        jit: Whether XLA compiles its passes.
+        in_loop: Whether the attack's loop is in training mode.
+    """
+    synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
+    if synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1 and (jit or in_loop):
+        why = "XLA (say xla=False)" if jit else "an attack in training mode (say attack_in_training_mode=False)"
+        raise UserError(f"{network.name}: synchronized=True on several devices does not work with {why}.")
+
+
+def uses_xla(xla: bool | str) -> bool:
+    """What True, False and "auto" (where there is a GPU) mean here."""
+    if xla not in (True, False, "auto"):
+        raise UserError(f'RobustTrainer.xla: expected True, False or "auto", received {xla!r}.')
+    return bool(tf.config.list_logical_devices("GPU")) if xla == "auto" else bool(xla)
 
 
 _PART_OF_IT = "end it with Dense(K) alone, or give keras.Model(network.input, <the logits>)."

@@ -6,16 +6,13 @@ moves the BatchNorm statistics once, in the order of the calls, which is that of
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import tensorflow as tf
 
 from awp_tf.infra.errors import not_negative
 from awp_tf.losses import boosted_cross_entropy, cross_entropy, kl_divergence, mart_regularizer
-
-Predict = Callable[[tf.Tensor], tf.Tensor]
-Objective = Callable[[tf.Tensor], tf.Tensor]
+from awp_tf.types import Objective, Predict
 
 
 class Method(Protocol):

@@ -1,8 +1,8 @@
 """Noise that is a pure function of (key, position in the global batch).
 
-In training a replica draws the noise of the whole global batch and keeps its own rows, so a run gives
-the same numbers on one device and on eight (Seed). In evaluation every image has noise of its own
-(ImageSeeds). Drawing is cheap beside a forward pass.
+In training a replica draws its own rows of the global batch's noise, so a run gives the same numbers on
+one device and on eight (Seed). In evaluation every image has noise of its own (ImageSeeds). Drawing is
+cheap beside a forward pass.
 """
 
 from typing import NamedTuple, Protocol, Self
@@ -11,6 +11,8 @@ import tensorflow as tf
 
 # Said outright, or TensorFlow would choose one by device and give other noise under XLA.
 ALGORITHM = "philox"
+_PHILOX = 1  # its number in TensorFlow's operations
+_MIXING_KEY = [0x02461E293EC8F720]  # of TensorFlow's stateless_random_ops
 
 # The first fold of a run's seed, so that no two purposes share noise.
 ATTACK, WEIGHTS, DATA, EVALUATION = range(4)
@@ -21,24 +23,25 @@ class Seed(NamedTuple):
 
     Attributes:
         key: Two integers, shape [2].
-        replica: Which share of the global batch is meant, a scalar in 0..replicas-1.
-        replicas: How many equal shares the global batch has.
+        first: The place of the first row in the global batch, a scalar.
     """
 
     key: tf.Tensor
-    replica: tf.Tensor | int = 0
-    replicas: int = 1
+    first: tf.Tensor | int = 0
 
     def fold(self, data: int | tf.Tensor) -> "Seed":
         """A seed independent of this one for every value of data."""
         return self._replace(key=_fold(self.key, data))
 
     def bits(self, like: tf.Tensor) -> tf.Tensor:
-        """Random uint32 in the shape of like, [B, ...]: this replica's rows of the global batch."""
+        """Random uint32 in the shape of like, [B, ...]: the rows of the global batch from `first` on."""
         shape = tf.shape(like)
-        everything = _bits(tf.concat([shape[:1] * self.replicas, shape[1:]], axis=0), self.key)
-        start = shape[0] * tf.cast(self.replica, shape.dtype)
-        return everything[start : start + shape[0]]
+        size, row = tf.size(like), tf.reduce_prod(shape[1:])
+        before = tf.cast(self.first, tf.int64) * tf.cast(row, tf.int64)
+        # Philox gives four numbers for each value of its counter, which is moved past the rows before.
+        begin = tf.cast(before % 4, tf.int32)
+        drawn = _bits(size + 3, self.key, skip=before // 4)
+        return tf.reshape(drawn[begin : begin + size], shape)
 
 
 class ImageSeeds(NamedTuple):
@@ -98,5 +101,14 @@ def _fold(key: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(key, tf.cast(data, tf.int64), alg=ALGORITHM)
 
 
-def _bits(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, key, None, None, dtype=tf.uint32, alg=ALGORITHM)
+def _bits(shape: tf.Tensor, key: tf.Tensor, skip: tf.Tensor | int = 0) -> tf.Tensor:
+    """What tf.random.stateless_uniform gives for philox, from a later value of the counter on."""
+    # The seed is mixed as TensorFlow does for a chosen algorithm; its own operation for that chooses by device.
+    mixed = tf.bitcast(tf.reshape(_philox([4], _MIXING_KEY, tf.cast(key, tf.uint64)), [2, 2]), tf.uint64)
+    return _philox(tf.reshape(shape, [-1]), mixed[:1], tf.stack([tf.cast(skip, tf.uint64), mixed[1]]))
+
+
+def _philox(shape: tf.Tensor | list[int], key: tf.Tensor | list[int], counter: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=shape, key=tf.cast(key, tf.uint64), counter=counter, alg=_PHILOX, dtype=tf.uint32
+    )

@@ -1,34 +1,35 @@
 """Searches for the worst weights near the current ones: perturbation(weights, gradient, seed).
 
 Siblings of the attacks, one space up: handed the weights and a function that gives the gradient of
-the outer loss (averaged over all replicas), they return nearby weights and write no variable.
+the outer loss (averaged over all replicas), they return one or more nearby points, over which the step takes
+the mean, and write no variable.
 Only tensors of rank >= 2 move: kernels, never biases or BatchNorm parameters.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.infra.errors import at_least, not_negative
+from awp_tf.types import Gradient, Weights
 
-Weights = Sequence[tf.Tensor]
-Gradient = Callable[[Weights], Weights]
+Points = Sequence[Weights]  # one or more, each all weights of the network
 
 
 class Perturbation(Protocol):
     """A search for the worst weights near the given ones."""
 
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
-        """Nearby weights, in the order of weights.
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
+        """Nearby points, each in the order of weights.
 
         Args:
             weights: The centre.
             gradient: The gradient of the outer loss at any weights.
             seed: The same on every replica, so that all train at the same point.
-            start: Nearby weights to continue from, in place of the centre.
+            start: Nearby points to continue from, in place of the centre; inputs were attacked at the first.
         """
         ...
 
@@ -37,9 +38,9 @@ class Perturbation(Protocol):
 class Identity:
     """No perturbation: the null object that turns AWP off."""
 
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
-        """Returns weights; the gradient is never asked for."""
-        return weights
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
+        """Returns weights as the one point; the gradient is never asked for."""
+        return [weights]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,13 @@ class AWP:
         not_negative("AWP.gamma", self.gamma)
         at_least("AWP.steps", self.steps, 1)
 
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation."""
-        vs = [n - w for n, w in zip(weights if start is None else start, weights, strict=True)]
+        vs = [n - w for n, w in zip(weights if start is None else start[0], weights, strict=True)]
         for _ in range(self.steps):
             gradients = gradient(_add(weights, vs))
             vs = [self._ascend(*wvg) for wvg in zip(weights, vs, gradients, strict=True)]
-        return _add(weights, vs)
+        return [_add(weights, vs)]
 
     def _ascend(self, weight: tf.Tensor, v: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         if weight.shape.rank < 2:
@@ -91,9 +92,9 @@ class RandomPerturbation:
         """Raises UserError where gamma is negative."""
         not_negative("RandomPerturbation.gamma", self.gamma)
 
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Weights | None = None) -> Weights:
+    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation; start and gradient play no part."""
-        return [self._shift(w, seed.fold(layer)) for layer, w in enumerate(weights)]
+        return [[self._shift(w, seed.fold(layer)) for layer, w in enumerate(weights)]]
 
     def _shift(self, weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
         if weight.shape.rank < 2:
@@ -108,14 +109,19 @@ def relative_norm(weights: Weights, nearby: Weights) -> tf.Tensor:
     return tf.linalg.global_norm(v) / (tf.linalg.global_norm(weights) + 1e-20)
 
 
-def relative_norms(names: Sequence[str], weights: Weights, nearby: Weights) -> dict[str, tf.Tensor]:
-    """||v|| / ||w|| as "v_over_w/<group>", for each group of kernels: the first part of their variables' names."""
+def relative_norms(names: Sequence[str], weights: Weights, points: Points) -> dict[str, tf.Tensor]:
+    """||v|| / ||w||, the mean over the points, as "v_over_w/<group>" for each group of kernels.
+
+    A group is the first part of the names of its variables.
+    """
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         if weights[index].shape.rank >= 2:
             groups.setdefault(name.split("/")[0].split(".")[0], []).append(index)
     return {
-        f"v_over_w/{group}": relative_norm([weights[i] for i in places], [nearby[i] for i in places])
+        f"v_over_w/{group}": tf.reduce_mean(
+            [relative_norm([weights[i] for i in places], [at[i] for i in places]) for at in points]
+        )
         for group, places in groups.items()
     }
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from awp_tf.noise import Seed
 
-
-def share(seed: Seed) -> Seed:
-    """Seed for this replica's rows of the global batch."""
-    context = tf.distribute.get_replica_context()
-    return seed._replace(replica=context.replica_id_in_sync_group, replicas=context.num_replicas_in_sync)
+def place(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(First row, all rows): where this replica's share of so many rows stands in the global batch."""
+    own = tf.distribute.get_replica_context().replica_id_in_sync_group
+    shares = total([tf.one_hot(own, count(), on_value=rows, off_value=0, dtype=rows.dtype)])[0]
+    return tf.reduce_sum(tf.where(tf.range(count()) < own, shares, 0)), tf.reduce_sum(shares)
 
 
 def count() -> int:

@@ -9,7 +9,7 @@ from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer,
 from awp_tf.attacks import PGD, Clean
 from awp_tf.examples import examples, plainly
 from awp_tf.infra.errors import UserError
-from awp_tf.methods import MART, TRADES, Standard
+from awp_tf.methods import AT, MART, TRADES, Standard
 from awp_tf.optimizers import SGD
 from awp_tf.schedules import Warmup
 from awp_tf.threats import Linf
@@ -23,18 +23,18 @@ def plain(**settings):
 
 
 def still(weights, gradient, seed, start=None):
-    return weights
+    return [weights]
 
 
 def test_labels_of_any_whole_type_and_of_a_column():
     x = np.zeros((3, 8, 8, 1), np.float32)
     for y in (np.array([0, 1, 2], np.uint8), np.array([0, 1, 2]), np.array([[0], [1], [2]], np.int16)):
-        _, labels, weights = examples((tf.constant(x), tf.constant(y)), 4)
-        np.testing.assert_array_equal(labels, [0, 1, 2])
-        assert labels.dtype == tf.int32
-        assert weights is None
-    _, _, weights = examples((tf.constant(x), tf.constant([0, 1, 2]), tf.constant([[1.0], [2.0], [3.0]])), 4)
-    np.testing.assert_array_equal(weights, [1, 2, 3])
+        batch = examples((tf.constant(x), tf.constant(y)), 4)
+        np.testing.assert_array_equal(batch.y, [0, 1, 2])
+        assert batch.y.dtype == tf.int32
+        np.testing.assert_array_equal(batch.weight, [1, 1, 1])
+    batch = examples((tf.constant(x), tf.constant([0, 1, 2]), tf.constant([[1.0], [2.0], [3.0]])), 4)
+    np.testing.assert_array_equal(batch.weight, [1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,11 @@ def test_labels_of_any_whole_type_and_of_a_column():
         (np.zeros((2, 8, 8, 1), np.float32), np.array([0, 4]), r"labels: expected 0\.\.3, .* received up to 4"),
         (np.zeros((2, 8, 8, 1), np.float32), np.array([-1, 0]), r"labels: expected 0\.\.3"),
         (np.zeros((2, 8, 8, 1), np.float32), np.array([0.0, 1.0]), r"labels: expected whole numbers"),
+        (np.zeros((2, 8, 8, 1), np.float32), np.full((2, 4), 0.3), r"labels: expected probabilities .* add up to 1"),
+        (np.zeros((2, 8, 8, 1), np.float32), np.full((2, 3), 1 / 3), r"labels: .* probabilities of 4 classes \[B, 4\]"),
         (np.zeros((2, 8, 8, 1), np.float32), None, r"labels: expected whole numbers \[B\], received none"),
     ],
-    ids=["0..255", "nan", "above", "below", "floats", "none"],
+    ids=["0..255", "nan", "above", "below", "floats", "sums", "classes", "none"],
 )
 @pytest.mark.parametrize("method", ["fit", "train_on_batch", "evaluate"])
 def test_a_batch_that_does_not_fit_is_one_line_and_changes_nothing(method, x, y, message):
@@ -77,6 +79,32 @@ def test_sample_weights_enter_the_loss_as_in_keras():
         np.testing.assert_allclose(loss, theirs.evaluate(x, y, 16, 0, weights), rtol=1e-6)
         theirs.train_on_batch(x, y, weights)
     assert_same_weights(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", [AT(), TRADES(), MART(), Standard()], ids=lambda method: type(method).__name__)
+def test_labels_may_be_probabilities(method):
+    split = tiny_split(16)
+    x, y = split.images.astype(np.float64), split.labels
+    trained = []
+    for labels in (y, np.eye(4)[y], 0.6 * np.eye(4)[y] + 0.1):
+        trainer = tiny_trainer(method=method)
+        trainer.fit(x, labels, batch_size=8, shuffle=False, verbose=0)
+        found = trainer.evaluate(x, labels, batch_size=8, verbose=0, return_dict=True)
+        trained.append((trainer.network, found["clean_accuracy"]))
+    assert_same_weights(trained[0][0], trained[1][0], rtol=1e-9, atol=1e-12)
+    assert trained[0][1] == trained[1][1]
+    with pytest.raises(AssertionError):
+        assert_same_weights(trained[0][0], trained[2][0], atol=1e-4)
+
+
+@pytest.mark.usefixtures("float64")
+def test_smoothed_labels_give_the_loss_of_keras():
+    split = tiny_split(16)
+    x, smooth = split.images.astype(np.float64), 0.6 * np.eye(4)[split.labels] + 0.1
+    theirs = keras.losses.CategoricalCrossentropy(from_logits=True)(smooth, tiny_network()(x))
+    ours = plain(network=tiny_network()).train_on_batch(x, smooth, return_dict=True)["loss"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
 @pytest.mark.parametrize("method", [TRADES(), MART()], ids=["trades", "mart"])

@@ -52,9 +52,9 @@ class Watching:
     seen: list = dataclasses.field(default_factory=list)
 
     def __call__(self, weights, gradient, seed, start=None):
-        nearby = self.inner(weights, gradient, seed, start)
+        (nearby,) = points = self.inner(weights, gradient, seed, start)
         self.seen.append([(n - w).numpy() for w, n in zip(weights, nearby, strict=True)])
-        return nearby
+        return points
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,19 @@ from awp_tf import noise
 def test_noise_does_not_depend_on_the_number_of_replicas():
     whole = noise.normal(noise.make_seed(5, 1), tf.zeros([6, 2, 2, 1]))
     shares = [
-        noise.normal(noise.make_seed(5, 1)._replace(replica=tf.constant(i), replicas=3), tf.zeros([2, 2, 2, 1]))
-        for i in range(3)
+        noise.normal(noise.make_seed(5, 1)._replace(first=tf.constant(first)), tf.zeros([rows, 2, 2, 1]))
+        for first, rows in ((0, 3), (3, 0), (3, 1), (4, 2))
     ]
     np.testing.assert_array_equal(tf.concat(shares, 0), whole)
+
+
+def test_bits_are_those_of_tensorflow():
+    seed = noise.make_seed(7, 3)
+    official = tf.random.stateless_uniform([50, 3], seed.key, None, None, dtype=tf.uint32, alg="philox")
+    np.testing.assert_array_equal(seed.bits(tf.zeros([50, 3])), official)
+    for jit in (False, True):  # key and place unknown to the compiler
+        part = tf.function(lambda key, first: noise.Seed(key, first).bits(tf.zeros([9, 3])), jit_compile=jit)
+        np.testing.assert_array_equal(part(seed.key, tf.constant(5)), official[5:14])
 
 
 def test_every_seed_and_place_has_noise_of_its_own():

@@ -117,7 +117,7 @@ def test_weight_decay_is_taken_at_the_perturbed_weights():
         trainer = tiny_trainer(network, perturbation=watching, weight_decay=weight_decay)
         trainer.train_step(tiny_batch(8, "float64"))
         moved.append([v.numpy() - s for v, s in zip(network.trainable_variables, start, strict=True)])
-    for without, with_decay, nearby in zip(*moved, seen[0], strict=True):
+    for without, with_decay, nearby in zip(*moved, seen[0][0], strict=True):
         np.testing.assert_allclose(with_decay - without, -0.1 * 0.5 * nearby, atol=1e-12)
 
 
@@ -232,14 +232,18 @@ def test_noise_is_fresh_at_every_step(settings):
     assert abs(first - second) > 1e-5
 
 
-def replicated(count, make_network, perturbation, method):
-    """Three steps on the same global batches over count logical CPUs."""
+def of_four(count):
+    """Global batches of 12, 12, 4 images in equal shares."""
+    return Batches(tiny_split(28), 12, replicas=count, dtype="float64").dataset(0, 4)
+
+
+def replicated(count, make_network, perturbation, method, data=of_four):
+    """A few steps on the same global batches over count logical CPUs."""
     devices = [f"CPU:{i}" for i in range(count)]
     strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
-    data = Batches(tiny_split(28), 12, replicas=count, dtype="float64").dataset(0, 4)
     with strategy.scope():
         trainer = tiny_trainer(make_network(), perturbation=perturbation, **method)
-        data = strategy.experimental_distribute_dataset(data)
+        data = strategy.experimental_distribute_dataset(data(count))
         run = lambda batch: strategy.run(trainer.train_step, args=(batch,))  # noqa: E731
         step = tf.function(run, input_signature=[data.element_spec], autograph=False)
         losses = []

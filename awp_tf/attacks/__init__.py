@@ -8,12 +8,21 @@ evaluation runs.
 from awp_tf.attacks.apgd import APGD
 from awp_tf.attacks.autoattack import AutoAttack
 from awp_tf.attacks.fab import FAB
-from awp_tf.attacks.objectives import Objective, targeted, untargeted
-from awp_tf.attacks.pgd import FGSM, PGD, Attack, Clean, Restarts
+from awp_tf.attacks.pgd import (
+    FGSM,
+    PGD,
+    Attack,
+    Clean,
+    GaussianStart,
+    Restarts,
+    UniformStart,
+    ZeroStart,
+    targeted,
+    untargeted,
+)
 from awp_tf.attacks.search import Once, Problem, Search, Transfer
 from awp_tf.attacks.spsa import SPSA
 from awp_tf.attacks.square import Square
-from awp_tf.attacks.starts import GaussianStart, UniformStart, ZeroStart
 
 __all__ = [
     "APGD",
@@ -25,7 +34,6 @@ __all__ = [
     "AutoAttack",
     "Clean",
     "GaussianStart",
-    "Objective",
     "Once",
     "Problem",
     "Restarts",

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import LOSSES, Problem, climb, misclassified, pick
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, box, per_image
+from awp_tf.types import Predict
 
 _MOMENTUM = 0.75  # weight of the new step against the last one
 _RHO = 0.75  # a window with fewer improving steps than this fraction halves the step

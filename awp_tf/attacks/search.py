@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from awp_tf import losses
-from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.pgd import Attack
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat
+from awp_tf.types import Predict
 
 State = Any
 

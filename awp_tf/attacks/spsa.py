@@ -6,11 +6,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, misclassified, pick
 from awp_tf.infra.errors import UserError, at_least, positive
 from awp_tf.losses import margin
 from awp_tf.threats import Threat, box
+from awp_tf.types import Predict
 
 _DECAYS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 _PAIRS = 8  # classified at a time, so that memory does not grow with samples

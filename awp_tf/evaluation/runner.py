@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.objectives import Predict
 from awp_tf.attacks.search import Problem, Search, State, advance
 from awp_tf.noise import ImageSeeds
+from awp_tf.types import Predict
 
 _FIRST_STOP = 5  # steps before the first look at who is fooled; later looks come a quarter further each
 

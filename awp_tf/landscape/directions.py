@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.perturbations import AWP, Gradient
-
-Weights = Sequence[tf.Tensor]
+from awp_tf.perturbations import AWP
+from awp_tf.types import Gradient, Weights
 
 
 def random_direction(weights: Weights, seed: noise.Seed) -> list[tf.Tensor]:
@@ -27,7 +26,7 @@ def awp_direction(weights: Weights, gradient: Gradient, seed: noise.Seed) -> lis
         gradient: Of the adversarial loss.
         seed: What the search's noise depends on.
     """
-    nearby = AWP(gamma=1.0, steps=1)(weights, gradient, seed)
+    (nearby,) = AWP(gamma=1.0, steps=1)(weights, gradient, seed)
     return [n - w for n, w in zip(nearby, weights, strict=True)]
 
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from awp_tf.attacks import Attack, Clean, untargeted
 from awp_tf.functional import bind, read
-from awp_tf.landscape.directions import Weights
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
+from awp_tf.types import Weights
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

@@ -10,10 +10,11 @@ import numpy as np
 
 from awp_tf.attacks import PGD, Attack
 from awp_tf.infra.files import read_arrays, write_arrays
-from awp_tf.landscape.directions import Weights, awp_direction, moved, random_direction
+from awp_tf.landscape.directions import awp_direction, moved, random_direction
 from awp_tf.landscape.passes import Batch, Height, Passes
 from awp_tf.landscape.settings import Curve, Landscape
 from awp_tf.noise import WEIGHTS, make_seed
+from awp_tf.types import Weights
 
 Heights = dict[str, np.ndarray]
 

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
-from awp_tf.attacks.objectives import Predict
 from awp_tf.functional import require_classifier, require_network
 from awp_tf.infra.errors import UserError
+from awp_tf.types import Predict
 
 _MOST_CONSTANTS = 20_000_000  # parameters; a graph has to stay below 2 GB, and is written more than once
 

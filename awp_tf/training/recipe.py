@@ -14,9 +14,16 @@ from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity, Perturbation
 from awp_tf.schedules import LearningRate, Schedule
 from awp_tf.trainer import RobustTrainer
+from awp_tf.transforms import NoTransform, Transform
 
 _CALLED = {"method": "loss"}
-_EXAMPLES = {"method": "@TRADES()", "attack": "@PGD()", "perturbation": "@AWP()", "learning_rate": "@Cosine()"}
+_EXAMPLES = {
+    "method": "@TRADES()",
+    "attack": "@PGD()",
+    "perturbation": "@AWP()",
+    "transform": "@ClipByGlobalNorm()",
+    "learning_rate": "@Cosine()",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Recipe:
         attack: Searches the worst inputs.
         perturbation: Searches the worst weights.
         perturb_from: Which part of the run, in [0, 1), is over before weights are perturbed.
+        transform: Changes the gradient of the global batch, for instance clips it.
         learning_rate: As a function of the epoch.
         whole_epochs: Whether the rate changes only between epochs (TRADES, MART).
         momentum: Of SGD.
@@ -46,6 +54,7 @@ class Recipe:
     learning_rate: Schedule
     perturbation: Perturbation = Identity()
     perturb_from: float = 0.0
+    transform: Transform = NoTransform()
     whole_epochs: bool = False
     momentum: float = 0.9
     nesterov: bool = False
@@ -59,10 +68,10 @@ class Recipe:
         """Raises UserError where a setting makes no sense."""
         fraction("Recipe.ema_decay", self.ema_decay)
         fraction("Recipe.perturb_from", self.perturb_from)
-        for name in ("method", "attack", "perturbation", "learning_rate"):
+        for name, example in _EXAMPLES.items():
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
-                raise UserError(f"Recipe.{name}: expected an object such as {_EXAMPLES[name]}, received {part!r}.")
+                raise UserError(f"Recipe.{name}: expected an object such as {example}, received {part!r}.")
         if not callable(self.network):
             raise UserError(f"Recipe.network: expected a function such as @small_cnn, received {self.network!r}.")
         known = ("float32", "mixed_bfloat16", "float64")
@@ -101,6 +110,7 @@ class Recipe:
             attack=self.attack,
             perturbation=self.perturbation,
             perturb_from=self.perturb_from * epochs,
+            transform=self.transform,
             weight_decay=self.weight_decay,
             alternations=self.alternations,
             averaging=self._averaging,

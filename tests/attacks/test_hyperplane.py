@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from golden import MISC, THREATS
 
-from awp_tf.attacks.hyperplane import onto_hyperplane
+from awp_tf.attacks.fab import onto_hyperplane
 
 NORMS = ["Linf", "L2"]
 
