@@ -23,10 +23,23 @@ def bind(network: keras.Model, weights: Weights, state: Weights, *, training: bo
     return predict
 
 
-def frozen(network: keras.Model) -> Predict:
+def predictor(network: keras.Model) -> Predict:
     """The network as it stands, in evaluation mode."""
     weights, state = read(network.trainable_variables), read(network.non_trainable_variables)
     return bind(network, weights, state, training=False)
+
+
+def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Where the largest logit is the label's, bool [B]."""
+    return tf.argmax(logits, -1, output_type=tf.int32) == tf.cast(labels, tf.int32)
+
+
+def robust(predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Which images count as robust, bool [B]: those that are classified correctly before and after the attack.
+
+    This is what robust accuracy means everywhere: an attack that happens to put a wrong image right earns nothing.
+    """
+    return correct(predict(x), labels) & correct(predict(x_adv), labels)
 
 
 class Recorder:
@@ -84,7 +97,7 @@ def require_logits(network: keras.Model, name: str = "") -> None:
     """
     require_network(network, name)
     noise = np.random.RandomState(0).uniform(size=(4, *network.inputs[0].shape[1:]))
-    logits = np.asarray(frozen(network)(tf.constant(noise, network.inputs[0].dtype)), np.float64)
+    logits = np.asarray(predictor(network)(tf.constant(noise, network.inputs[0].dtype)), np.float64)
     probabilities = logits.min() >= -1e-6 and np.abs(logits.sum(axis=1) - 1).max() < 1e-2
     squashed = getattr(network.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
     if probabilities or squashed:

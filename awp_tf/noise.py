@@ -40,7 +40,7 @@ class Seed(NamedTuple):
         before = tf.cast(self.first, tf.int64) * tf.cast(row, tf.int64)
         # Philox gives four numbers for each value of its counter, which is moved past the rows before.
         begin = tf.cast(before % 4, tf.int32)
-        drawn = _bits(size + 3, self.key, skip=before // 4)
+        drawn = _bits(tf.stack([size + 3]), self.key, skip=before // 4)
         return tf.reshape(drawn[begin : begin + size], shape)
 
 
@@ -105,7 +105,7 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, skip: tf.Tensor | int = 0) -> tf.Ten
     """What tf.random.stateless_uniform gives for philox, from a later value of the counter on."""
     # The seed is mixed as TensorFlow does for a chosen algorithm; its own operation for that chooses by device.
     mixed = tf.bitcast(tf.reshape(_philox([4], _MIXING_KEY, tf.cast(key, tf.uint64)), [2, 2]), tf.uint64)
-    return _philox(tf.reshape(shape, [-1]), mixed[:1], tf.stack([tf.cast(skip, tf.uint64), mixed[1]]))
+    return _philox(shape, mixed[:1], tf.stack([tf.cast(skip, tf.uint64), mixed[1]]))
 
 
 def _philox(shape: tf.Tensor | list[int], key: tf.Tensor | list[int], counter: tf.Tensor) -> tf.Tensor:

@@ -83,7 +83,7 @@ class Linf:
 
     def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform, stretched until its largest entry is epsilon (AutoAttack's start)."""
-        return _stretched(2 * noise.uniform(seed, like) - 1, self)
+        return _stretch(2 * noise.uniform(seed, like) - 1, self)
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
@@ -125,7 +125,7 @@ class L2:
 
     def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform on the sphere."""
-        return _stretched(noise.normal(seed, like), self)
+        return _stretch(noise.normal(seed, like), self)
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
@@ -201,7 +201,7 @@ def per_image(values: tf.Tensor) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _stretched(delta: tf.Tensor, threat: Threat) -> tf.Tensor:
+def _stretch(delta: tf.Tensor, threat: Threat) -> tf.Tensor:
     return delta * (threat.epsilon / (per_image(threat.norm(delta)) + 1e-12))
 
 

@@ -14,10 +14,12 @@ from awp_tf.functional import (
     Recorder,
     bind,
     compiled,
-    frozen,
+    correct,
+    predictor,
     read,
     require_logits,
     require_synchronizable,
+    robust,
     uses_xla,
 )
 from awp_tf.infra.errors import at_least, fixed, not_negative
@@ -140,14 +142,13 @@ class RobustTrainer(keras.Model):
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
         batch = examples(data, self.network.outputs[0].shape[-1])
-        predict, x, labels = frozen(self.network), batch.x, tf.cast(classes_of(batch.y), tf.int64)
+        predict, x, labels = predictor(self.network), batch.x, classes_of(batch.y)
         epoch = tf.cast(self.optimizer.iterations.value, tf.float64) / self.steps_per_epoch
         attack = at_epoch(self.attack, epoch, x.dtype)
         seed = noise.make_seed(self.seed, noise.EVALUATION)._replace(first=_share(batch).first)
         x_adv = attack(untargeted(predict, batch.y), x, seed)
-        clean, adversarial = (tf.argmax(predict(images), -1) == labels for images in (x, x_adv))
-        for metric, right in ((self._clean_accuracy, clean), (self._robust_accuracy, clean & adversarial)):
-            metric.update_state(tf.cast(right, tf.float32), batch.weight)
+        self._clean_accuracy.update_state(correct(predict(x), labels), batch.weight)
+        self._robust_accuracy.update_state(robust(predict, x, x_adv, labels), batch.weight)
         accuracies = {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
         return {**accuracies, **self._measured(batch)}
 
@@ -155,7 +156,7 @@ class RobustTrainer(keras.Model):
         """The metrics that compile was given."""
         if self._compile_metrics is None:
             return {}
-        self._compile_metrics.update_state(batch.y, frozen(self.network)(batch.x), batch.weight)
+        self._compile_metrics.update_state(batch.y, predictor(self.network)(batch.x), batch.weight)
         return dict(self._compile_metrics.result())
 
     def _search(

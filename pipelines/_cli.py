@@ -1,34 +1,30 @@
 """What all commands share: the flags of a configuration, and gin, which is known here and nowhere else."""
 
 import contextlib
-import importlib.util  # (gin 0.5 uses it without importing it)
+import importlib.util  # noqa: F401  (gin 0.5 uses it without importing it)
 import inspect
 import logging
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import absl.flags
 import gin
 
-from awp_tf import (
-    attacks,
-    data,
-    evaluation,
-    export,
-    landscape,
-    methods,
-    networks,
-    perturbations,
-    schedules,
-    study,
-    threats,
-)
-from awp_tf.evaluation import accuracy
+from awp_tf import attacks, data, methods, networks, perturbations, schedules, threats, transforms
+from awp_tf.evaluation.accuracy import Measurement
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.export.settings import Export, Limits
 from awp_tf.infra.errors import UserError, first_line
+from awp_tf.landscape.settings import Landscape
+from awp_tf.study.records import Study
 from awp_tf.training import recipe, train
-from pipelines._slips import ROOT, did_you_mean, place, require_used
+from awp_tf.training.run import parts_of
+
+from . import _parts
+from ._slips import ROOT, did_you_mean, place, require_used
 
 T = TypeVar("T")
 
@@ -42,10 +38,12 @@ _CONFIGURABLE = (
     *(methods.AT, methods.MART, methods.Standard, methods.TRADES),
     *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
-    *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.Once, attacks.SPSA, attacks.Square),
-    *(recipe.Recipe, accuracy.Measurement, train.Data, train.train, evaluation.Protocol),
-    *(landscape.Landscape, study.Study, export.Export, export.Limits),
+    *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.LastIterate, attacks.SPSA, attacks.Square),
+    *(transforms.ClipByGlobalNorm, transforms.NoTransform),
+    *(recipe.Recipe, Measurement, train.Data, train.train, Protocol, Landscape, Study, Export, Limits),
 )
+
+_FORMER = {"Once": attacks.LastIterate}  # names that configurations of earlier versions hold
 
 # What a command wants, by what has to be bound.
 _FIRST = {
@@ -60,16 +58,48 @@ absl.flags.DEFINE_multi_string(
     "gin_bindings", [], "One setting; may be repeated. Examples: EPOCHS=50, AWP.gamma=0.005, Linf.epsilon=\"'4/255'\""
 )
 absl.flags.DEFINE_multi_string(
-    "import", [], "A Python module with networks, data or attacks of your own (@gin.configurable); may be repeated."
+    "import", [], "A module or .py file with networks, losses, attacks or data of your own; may be repeated."
 )
 
 
 def register() -> None:
     """Makes every configurable known to gin, once."""
-    known = {selector.split(".")[-1] for selector in gin.config._REGISTRY._selector_map}  # noqa: SLF001
     for thing in _CONFIGURABLE:
-        if thing.__name__ not in known:
+        if thing.__name__ not in _known():
             gin.external_configurable(thing, thing.__name__)
+    for name, thing in _FORMER.items():
+        if name not in _known():
+            gin.external_configurable(thing, name)
+
+
+def _known() -> set[str]:
+    return {selector.split(".")[-1] for selector in gin.config._REGISTRY._selector_map}  # noqa: SLF001
+
+
+def own_parts() -> _parts.Parts:
+    """Makes known what --import names; returns digests by module.
+
+    Raises:
+        UserError: It cannot be imported, or one of its names is taken.
+    """
+    register()
+    modules = _parts.load(absl.flags.FLAGS["import"].value)
+    for module in modules:
+        for thing in _parts.public(module):
+            _register_own(module.__name__, thing)
+    return _parts.digests(modules)
+
+
+def import_flags() -> list[str]:
+    """--import as it was given, for commands that are started by this one."""
+    return [f"--import={name}" for name in absl.flags.FLAGS["import"].value]
+
+
+def _register_own(module: str, thing: Any) -> None:
+    if thing.__name__ in {part.__name__ for part in _CONFIGURABLE}:
+        raise UserError(f"--import: {module}.{thing.__name__}: expected a name that is not ours; choose another.")
+    if thing.__name__ not in _known():  # it may carry @gin.configurable, or have been imported before
+        gin.external_configurable(thing, thing.__name__)
 
 
 def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.recipe") -> str:
@@ -86,8 +116,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
     Raises:
         UserError: A name is not known (the nearest is suggested), or the syntax is wrong.
     """
-    _import_parts()
-    register()
+    own_parts()
     gin.clear_config()
     gin.add_config_file_search_path(str(ROOT))
     for file in files:
@@ -117,6 +146,7 @@ def parse_run(folder: pathlib.Path, files: Sequence[str], bindings: Sequence[str
     Raises:
         UserError: See parse; or the saved configuration would import or include something.
     """
+    _require_parts(folder)
     saved = folder / "config.gin"
     try:
         statements = list(gin.config_parser.ConfigParser(saved.read_text(encoding="utf-8"), _Inert()))
@@ -131,6 +161,17 @@ def parse_run(folder: pathlib.Path, files: Sequence[str], bindings: Sequence[str
     return parse([str(saved), *files], bindings)
 
 
+def _require_parts(folder: pathlib.Path) -> None:
+    """A run's own parts are named by the person who reads it, never taken from its folder."""
+    trained, given = parts_of(folder), own_parts()
+    missing = [name for name in trained if name not in given]
+    if missing:
+        say = " ".join(f"--import={name}" for name in missing)
+        raise UserError(f"{folder}: was trained with parts of one's own; expected {say}.")
+    for name in sorted(name for name in trained if trained[name] != given[name]):
+        print(f"warning: {name} has changed since {folder} was trained.", file=sys.stderr)
+
+
 class _Inert(gin.config_parser.ParserDelegate):
     """Reads a configuration without looking anything up."""
 
@@ -139,15 +180,6 @@ class _Inert(gin.config_parser.ParserDelegate):
 
     def macro(self, macro_name: str) -> None:
         """Means nothing."""
-
-
-def _import_parts() -> None:
-    """Imports the modules that hold a person's own parts."""
-    for module in absl.flags.FLAGS["import"].value:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--import: expected a module to import, received {module!r} ({error}).") from error
 
 
 @contextlib.contextmanager
@@ -195,17 +227,22 @@ def _explain(error: Exception, bindings: Sequence[str]) -> str:
     text = str(error)
     where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     first = text.strip().splitlines()[0]
+    known = sorted(_known())
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
     missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
     hint = ""
     if parameter:
         hint = did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
     elif missing:
-        hint = did_you_mean(missing[1].split("/")[-1], [thing.__name__ for thing in _CONFIGURABLE])
+        hint = did_you_mean(missing[1].split("/")[-1], known)
         hint = hint or " A part of your own is made known by --import=<its module>."
     return f"{first}{hint}{f' ({where_found[0]})' if where_found else ''}"
 
 
 def _parameters(name: str) -> list[str]:
-    thing = next((thing for thing in _CONFIGURABLE if thing.__name__ == name), None)
-    return list(inspect.signature(thing).parameters) if thing else []
+    known = [thing for thing in (*_CONFIGURABLE, *_own_things()) if thing.__name__ == name]
+    return list(inspect.signature(known[0]).parameters) if known else []
+
+
+def _own_things() -> list[Any]:
+    return [thing for module in _parts.load(absl.flags.FLAGS["import"].value) for thing in _parts.public(module)]

@@ -14,8 +14,9 @@ import absl.flags
 from awp_tf.data import Source, Split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
-from awp_tf.training.run import epoch_file, kept_epochs, require_same_data
-from pipelines import _cli
+from awp_tf.training.run import epoch_file, kept_epochs, read_run, require_same_data
+
+from . import _cli
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 WORKDIR = absl.flags.DEFINE_string("workdir", None, "A run's folder.")
@@ -70,9 +71,10 @@ def run(folder: str, *, finished: bool = True) -> Run:
     if DATA.value:
         raise UserError("--data: expected it without --workdir; a run has its own data, and results go to --output.")
     path = local(folder)
-    for file, what in (("config.gin", "a run"), ("result.json", "a finished run"))[: 1 + finished]:
-        if not (path / file).is_file():
-            raise UserError(f"--workdir: expected the folder of {what} (with {file}), received {folder!r}.")
+    try:
+        read_run(path, finished=finished)
+    except UserError as error:
+        raise UserError(f"--workdir: {error}") from error
     flags = absl.flags.FLAGS
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
     source, train, _ = _cli.call(_cli.train.Data).load()

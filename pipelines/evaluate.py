@@ -18,22 +18,27 @@ from collections.abc import Sequence
 import absl.flags
 import tensorflow as tf
 
-from awp_tf import evaluation, threats
-from awp_tf.data.by_name import named
-from awp_tf.evaluation import Classifier, Protocol, Subject
+from awp_tf import threats
+from awp_tf.attacks.autoattack import ATTACKS
+from awp_tf.data.by_name import data_set
+from awp_tf.evaluation.audit import audit
+from awp_tf.evaluation.card import results
+from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
+from awp_tf.networks.classifier import Classifier, load
 from awp_tf.training.strategy import use_gpus
-from pipelines import _cli, _flags, _main
+
+from . import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
 _ATTACKS = absl.flags.DEFINE_string(
     "attacks",
     None,
-    "Joined by commas: standard, quick, rand (versions of AutoAttack), apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square "
-    "(or several as a cascade: apgd-ce+square), fgsm, pgd-20, pgd-20x5 (restarts), cw-100, spsa, transfer.",
+    "Joined by commas; several of AutoAttack's as a cascade: apgd-ce+square. "
+    + "; ".join(f"{name}: {what}" for name, what in ATTACKS.items()),
 )
 _SPLITS = absl.flags.DEFINE_enum("splits", None, ["test", "train", "both"], "both also gives the robust gap.")
 _CHECKED = absl.flags.DEFINE_integer("check_examples", None, "On how many images masked gradients are looked for.")
@@ -49,9 +54,9 @@ def run(argv: Sequence[str]) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
     subject, protocol, output = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     print(subject.summary, flush=True)
-    card = evaluation.evaluate(subject, protocol, output, save_adversarial=_SAVE.value)
+    card = audit(subject, protocol, output, save_adversarial=_SAVE.value)
     failed = [check for check in card["checks"] if not check["passed"]]
-    print(f"\n{evaluation.results(card)}\n")
+    print(f"\n{results(card)}\n")
     for name, attack in card["attacks"].items():
         for remark in attack["remarks"]:
             print(f"{name}: {remark}")
@@ -68,9 +73,9 @@ def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
     (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
     if others:
         raise UserError("--network: expected one network to evaluate, received epochs.")
-    protocol = _changed(_cli.call(Protocol))
+    protocol = _with_flags(_cli.call(Protocol))
     subject = Subject(
-        evaluation.load(str(file)),
+        load(str(file)),
         {"test": run.source.test, "train": run.train},
         name=run.path.resolve().name if name == "best" else f"{run.path.resolve().name}, {name}",
         data=run.source.name,
@@ -85,9 +90,9 @@ def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
 def _of_network() -> tuple[Subject, Protocol, str]:
     """Any network on any data."""
     _flags.require_alone()
-    protocol = _changed(Protocol(threats.parse(_flags.THREAT.value or "linf:8/255")))
-    classifier = evaluation.load(str(local(_flags.NETWORK.value)))
-    found = named(_flags.DATA.value, protocol.parts, classifier.shape)
+    protocol = _with_flags(Protocol(threats.parse(_flags.THREAT.value or "linf:8/255")))
+    classifier = load(str(local(_flags.NETWORK.value)))
+    found = data_set(_flags.DATA.value, protocol.parts, classifier.shape)
     name = pathlib.Path(_flags.NETWORK.value).stem
     subject = Subject(
         classifier, found.splits, name=name, data=_flags.DATA.value, class_names=found.class_names, transfer=_transfer()
@@ -95,7 +100,7 @@ def _of_network() -> tuple[Subject, Protocol, str]:
     return subject, protocol, _flags.output(f"evaluations/{name}")
 
 
-def _changed(protocol: Protocol) -> Protocol:
+def _with_flags(protocol: Protocol) -> Protocol:
     """The protocol with what the flags say."""
     given = {
         "threat": threats.parse(_flags.THREAT.value) if _flags.THREAT.value else None,
@@ -110,7 +115,7 @@ def _changed(protocol: Protocol) -> Protocol:
 
 
 def _transfer() -> Classifier | None:
-    return evaluation.load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
+    return load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
 
 
 if __name__ == "__main__":

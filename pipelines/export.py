@@ -16,14 +16,17 @@ from collections.abc import Sequence
 import absl.flags
 import numpy as np
 
-from awp_tf.data.by_name import named
+from awp_tf.data.by_name import data_set
 from awp_tf.data.sources import Split, spread
-from awp_tf.evaluation import load
-from awp_tf.export import Export, Product, export, export_onnx, read_card
+from awp_tf.export.export import export, read_card
+from awp_tf.export.onnx import export_onnx
+from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
+from awp_tf.networks.classifier import load
 from awp_tf.training.strategy import use_gpus
-from pipelines import _cli, _flags, _main
+
+from . import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
@@ -44,23 +47,25 @@ def run(argv: Sequence[str]) -> None:
         if flag.present:
             raise UserError(f"--{flag.name}: plays no part in an export.")
     use_gpus(1)
-    settings, product = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
+    settings, servable = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     given = {"keep": _KEEP.value, "floats": _FLOATS.value}
     settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
     base = str(local(_flags.OUTPUT.value or "serving"))
     if _FORMAT.value == "onnx":
-        print(f"written: {export_onnx(product, base)}")
+        print(f"written: {export_onnx(servable, base)}")
         return
-    folder = export(product, settings, base, version=_version())
+    folder = export(servable, settings, base, version=_version())
     rated = (
-        "with its robustness card" if product.card else "not evaluated; pipelines.evaluate would say how robust it is"
+        "with its robustness card" if servable.card else "not evaluated; pipelines.evaluate would say how robust it is"
     )
     print(f"written: {folder} ({rated})")
-    print(f"serve it: tensorflow_model_server --model_name={product.model} --model_base_path={folder.parent.resolve()}")
+    print(
+        f"serve it: tensorflow_model_server --model_name={servable.model} --model_base_path={folder.parent.resolve()}"
+    )
     print("from outside: docs/serving.md")
 
 
-def _of_run(folder: str) -> tuple[Export, Product]:
+def _of_run(folder: str) -> tuple[Export, Servable]:
     """A network of a run: the best one unless --network says otherwise."""
     run = _flags.run(folder)
     (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
@@ -68,7 +73,7 @@ def _of_run(folder: str) -> tuple[Export, Product]:
         raise UserError("--network: expected one network to export, received epochs.")
     place = "evaluation" if name == "best" else f"evaluation_{_flags.plain(name)}"
     evaluation = run.path / place / "evaluation.json"
-    return _cli.call(Export), Product(
+    return _cli.call(Export), Servable(
         _MODEL.value or _plain(run.path.resolve().name),
         file,
         _pixels(run.source.test),
@@ -77,15 +82,15 @@ def _of_run(folder: str) -> tuple[Export, Product]:
     )
 
 
-def _of_network() -> tuple[Export, Product]:
+def _of_network() -> tuple[Export, Servable]:
     """Any network, with images to try it on."""
     _flags.require_alone()
     network = local(_flags.NETWORK.value)
     if network.suffix != ".keras":
         raise UserError(f"--network: expected a .keras file to export, received {_flags.NETWORK.value!r}.")
-    found = named(_flags.DATA.value, ("test",), load(str(network)).shape)
+    found = data_set(_flags.DATA.value, ("test",), load(str(network)).shape)
     images = _pixels(found.splits["test"])
-    return Export(), Product(
+    return Export(), Servable(
         _MODEL.value or _plain(network.stem), network, images, found.class_names, _card(network, None)
     )
 

@@ -17,15 +17,18 @@ from collections.abc import Sequence
 import absl.flags
 import tensorflow as tf
 
-from awp_tf import evaluation, threats
+from awp_tf import threats
 from awp_tf.attacks import PGD
-from awp_tf.data.by_name import named
+from awp_tf.data.by_name import data_set
 from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
-from awp_tf.landscape import Landscape, View, draw
+from awp_tf.landscape.draw import View, draw
+from awp_tf.landscape.settings import Landscape
+from awp_tf.networks.classifier import load
 from awp_tf.training.strategy import use_gpus
-from pipelines import _cli, _flags, _main
+
+from . import _cli, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
@@ -54,7 +57,7 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
     views, found, configs = [], [], []
     for folder in folders:
         run = _flags.run(folder, finished=False)
-        settings = _changed(_cli.call(Landscape))
+        settings = _with_flags(_cli.call(Landscape))
         for name, epoch, file in _flags.networks(run.path, names):
             label = _label(run.path, name, epoch, alone=len(folders) == 1, single=len(names) == 1)
             views.append(View(label, file, run.train, run.source.test, run.source.name, run.path.name, epoch))
@@ -81,18 +84,18 @@ def _label(path: pathlib.Path, name: str, epoch: int | None, *, alone: bool, sin
 def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
     """Any networks on any data."""
     _flags.require_alone()
-    settings = _changed(Landscape(attack=PGD(threats.parse(_flags.THREAT.value or "linf:8/255"))))
+    settings = _with_flags(Landscape(attack=PGD(threats.parse(_flags.THREAT.value or "linf:8/255"))))
     views = []
     stems = [pathlib.Path(name).stem for name in names]
     for name in names:
         path = local(name)
         label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
-        splits = named(_flags.DATA.value, ("train", "test"), evaluation.load(str(path)).shape).splits
+        splits = data_set(_flags.DATA.value, ("train", "test"), load(str(path)).shape).splits
         views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
     return views, settings, ""
 
 
-def _changed(settings: Landscape) -> Landscape:
+def _with_flags(settings: Landscape) -> Landscape:
     """The settings with what the flags say."""
     given = {
         "alphas": _ALPHAS.value,

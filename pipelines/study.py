@@ -8,7 +8,7 @@ there is not repeated, even where its folder is gone. With --jobs=2 two runs at 
 """
 
 import concurrent.futures
-import hashlib
+import json
 import pathlib
 import sys
 import threading
@@ -18,12 +18,14 @@ import absl.flags
 
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.infra.files import local
+from awp_tf.infra.result_folder import lock
 from awp_tf.infra.signals import Interrupt
-from awp_tf.study import Record, Study, Trial, read_records, write_report
-from awp_tf.study.record import record_of, write_record
+from awp_tf.study.records import Record, Study, Trial, config_digest, read_records, record_of, write_record
+from awp_tf.study.summary import write_report
 from awp_tf.study.worker import Worker, shares_of_cores
-from awp_tf.training.run import locked
-from pipelines import _cli, _main
+from awp_tf.training.run import read_run
+
+from . import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _OUTPUT = absl.flags.DEFINE_string("output", None, "Where records, tables and figures go.", required=True)
@@ -48,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
         if trial.name in known:
             _require_same(known[trial.name], trial, records)
     missing = [trial for trial in study.trials if trial.name not in known]
-    with locked(runs), Interrupt() as interrupt:
+    with lock(runs), Interrupt() as interrupt:
         records.mkdir(parents=True, exist_ok=True)
         workers = [Worker(runs, interrupt, cores) for cores in shares_of_cores(_JOBS.value)]
         with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
@@ -63,10 +65,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _require_same(record: Record, trial: Trial, records: pathlib.Path) -> None:
     """A record of other settings than those of today would be mixed up with the others."""
-    files = [setting for setting in trial.settings if setting.endswith(".gin")]
-    bindings = [setting for setting in trial.settings if not setting.endswith(".gin")]
-    config = _cli.parse(files, [*bindings, f"SEED={trial.seed}"])
-    if record.config_sha256 != hashlib.sha256(config.encode()).hexdigest():
+    config = _cli.parse(trial.files, trial.bindings)
+    if record.config_sha256 != config_digest(config):
         raise UserError(
             f"{records / trial.name}.json: holds a run with another configuration; delete it to repeat the run, or "
             "choose another --output."
@@ -79,12 +79,15 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
     for trial in queue:
         print(f"{trial.name}: begins", flush=True)
         try:
-            folder, seconds = worker.carry_out(trial, study.checkpoints)
+            folder = local(_RUNS.value) / trial.name
+            seconds = worker.run(trial.name, commands(trial, folder, study.checkpoints))
         except UserError as error:  # said at once, and the others go on: a study takes hours
             print(error, file=sys.stderr, flush=True)
             failed.append(trial.name)
             continue
-        record = record_of(trial, folder, seconds)
+        run = read_run(folder)
+        landscape = json.loads((folder / "landscape" / "landscape.json").read_text(encoding="utf-8"))
+        record = record_of(trial, run.config, run.result or {}, run.history, landscape, seconds)
         last = record.result["last"]
         with _WRITING:
             numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
@@ -92,6 +95,20 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
             write_record(record, output / "records" / f"{trial.name}.json")
             _report(study, output)
     return failed
+
+
+def commands(trial: Trial, folder: pathlib.Path, checkpoints: str) -> dict[str, list[str]]:
+    """What Python is called with for a run, by command."""
+    package, imports = _cli.__package__, _cli.import_flags()  # awp_tf.pipelines where it is installed
+    settings = [*(f"--gin_file={file}" for file in trial.files), *(f"--gin_bindings={each}" for each in trial.bindings)]
+    return {
+        "train": ["-m", f"{package}.train", *settings, *imports, f"--workdir={folder}"],
+        "landscape": [
+            *("-m", f"{package}.landscape", f"--workdir={folder}", *imports),
+            f"--network={checkpoints}",
+            f"--output={folder / 'landscape'}",
+        ],
+    }
 
 
 def _report(study: Study, output: pathlib.Path) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import absl.flags
 
 from awp_tf.infra.files import local
-from pipelines import _cli, _main
+
+from . import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _WORKDIR = absl.flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<names of the gin files>.")
@@ -23,7 +24,7 @@ def run(argv: Sequence[str]) -> None:
         raise _cli.UserError("--gin_file: expected a recipe, received none; try --gin_file=gin/trades_awp.gin.")
     workdir = local(_WORKDIR.value or _cli.default_workdir(flags.gin_file))
     config = _cli.parse(flags.gin_file, flags.gin_bindings)
-    _cli.call(_cli.train.train, workdir=str(workdir), config=config)
+    _cli.call(_cli.train.train, workdir=str(workdir), config=config, parts=_cli.own_parts())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks import Problem
+from awp_tf.attacks import Examples
 from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
 
@@ -39,18 +39,18 @@ def mlp(n, side, hidden, classes, seed, dtype="float64"):
     return network._replace(y=np.argmax(network(network.x), 1))
 
 
-def problem_of(network, labels=None, rank=2):
-    """The problem of network's images, each aimed at its class of this rank."""
+def examples_of(network, labels=None, rank=2):
+    """The examples of network's images, each aimed at its class of this rank."""
     labels = network.y if labels is None else labels
     order = np.argsort(-np.asarray(network(network.x)), 1)
     n = len(labels)
-    return Problem(
+    return Examples(
         network.x, tf.constant(labels, tf.int32), tf.constant(order[:, rank - 1], tf.int32), tf.range(n, dtype=tf.int64)
     )
 
 
-def seeds_of(problem, seed=0):
-    return ImageSeeds(make_seed(seed).key, problem.image)
+def seeds_of(examples, seed=0):
+    return ImageSeeds(make_seed(seed).key, examples.image)
 
 
 def checksum(x_adv, x):

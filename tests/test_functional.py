@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.functional import Recorder, bind, frozen, read
+from awp_tf.functional import Recorder, bind, predictor, read
 from awp_tf.networks import preact_resnet18
 
 
@@ -49,4 +49,4 @@ def test_bind_uses_the_weights_it_was_given(network, x):
     network.set_weights(
         [2 * w if "moving" not in v.path else w for v, w in zip(network.weights, network.get_weights(), strict=True)]
     )
-    np.testing.assert_allclose(doubled, frozen(network)(x), rtol=1e-5)
+    np.testing.assert_allclose(doubled, predictor(network)(x), rtol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.attacks import Clean
-from awp_tf.functional import frozen, read
+from awp_tf.functional import predictor, read
 from awp_tf.losses import cross_entropy
 from awp_tf.methods import AT
 from awp_tf.networks import dump_torch_weights, load_torch_weights, preact_resnet18
@@ -77,7 +77,7 @@ def run():
     y = tf.constant(np.arange(8) % 10)
     mean_loss = lambda logits: float(tf.reduce_mean(cross_entropy(logits, y)))  # noqa: E731
 
-    out = {"logits": frozen(network)(x).numpy(), "perturbed": [], "clean": [], "w": [], "v": []}
+    out = {"logits": predictor(network)(x).numpy(), "perturbed": [], "clean": [], "w": [], "v": []}
     watching = Watching(AWP(0.01))
     trainer = RobustTrainer(network, method=AT(), attack=Clean(), perturbation=watching, weight_decay=5e-4)
     trainer.compile(SGD(0.1))
@@ -88,7 +88,7 @@ def run():
         out["clean"].append(mean_loss(network(x, training=True)))  # the reference logs this pass, which moves BN
         out["w"].append(dump_torch_weights(network))
         out["v"].append(_by_torch_name(network, watching.seen[-1]))
-    out["final"] = mean_loss(frozen(network)(x_adv))
+    out["final"] = mean_loss(predictor(network)(x_adv))
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     return out

@@ -17,9 +17,9 @@ from awp_tf.attacks import (
     PGD,
     SPSA,
     Clean,
+    Examples,
     GaussianStart,
-    Once,
-    Problem,
+    LastIterate,
     Restarts,
     Square,
     Transfer,
@@ -27,7 +27,7 @@ from awp_tf.attacks import (
     untargeted,
 )
 from awp_tf.attacks.search import misclassified, run
-from awp_tf.functional import frozen
+from awp_tf.functional import predictor
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
@@ -57,9 +57,9 @@ ROWS = {
     "pgd from a gaussian": Row(lambda threat: PGD(threat, steps=5, start=GaussianStart())),
     "pgd from zero": Row(lambda threat: PGD(threat, steps=5, start=ZeroStart()), noise=False),
     "restarts": Row(lambda threat: Restarts(PGD(threat, steps=3), 2)),
-    "pgd, judged": Row(lambda threat: Once(PGD(threat, steps=5))),
-    "cw": Row(lambda threat: Once(PGD(threat, steps=5), loss="margin")),
-    "transfer": Row(lambda threat: Transfer(other, Once(PGD(threat, steps=5)))),
+    "pgd, judged": Row(lambda threat: LastIterate(PGD(threat, steps=5))),
+    "cw": Row(lambda threat: LastIterate(PGD(threat, steps=5), loss="margin")),
+    "transfer": Row(lambda threat: Transfer(other, LastIterate(PGD(threat, steps=5)))),
     "apgd-ce": Row(lambda threat: APGD(threat, iterations=8)),
     "apgd-dlr": Row(lambda threat: APGD(threat, "dlr", iterations=8)),
     "apgd-t": Row(lambda threat: APGD(threat, "targeted-dlr", iterations=8, targets=1)),
@@ -101,7 +101,7 @@ def attacked(attack, case, seed=0):
     logits = case.predict(case.x)
     wrong = tf.where(tf.one_hot(case.y, CLASSES, True, False, dtype=tf.bool), logits.dtype.min, logits)
     targets = tf.argmax(wrong, -1, output_type=tf.int32)
-    state = run(attack, case.predict, Problem(case.x, case.y, targets, case.image), seeds)
+    state = run(attack, case.predict, Examples(case.x, case.y, targets, case.image), seeds)
     return state.adversarial, state.fooled
 
 
@@ -182,16 +182,16 @@ def test_an_attack_leaves_the_network_as_it_was(row):
     network = tiny_network()
     before = weights_of(network)
     if "transfer" in str(row.make(LINF)).lower():
-        attack = Transfer(frozen(network), Once(PGD(LINF, steps=2)))
+        attack = Transfer(predictor(network), LastIterate(PGD(LINF, steps=2)))
     else:
         attack = row.make(LINF)
     x, y = tiny_batch(4)
-    problem = Problem(x, y, (y + 1) % 4, tf.range(4, dtype=tf.int64))
-    seeds = ImageSeeds(make_seed(0).key, problem.image)
+    examples = Examples(x, y, (y + 1) % 4, tf.range(4, dtype=tf.int64))
+    seeds = ImageSeeds(make_seed(0).key, examples.image)
     if hasattr(attack, "begin"):
-        run(attack, frozen(network), problem, seeds)
+        run(attack, predictor(network), examples, seeds)
     else:
-        attack(untargeted(frozen(network), y), x, seeds)
+        attack(untargeted(predictor(network), y), x, seeds)
     for one, other in zip(before, weights_of(network), strict=True):
         np.testing.assert_array_equal(one, other)
 

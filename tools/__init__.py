@@ -1,3 +1,3 @@
 """Scripts around the product."""
 
-from pipelines import _quiet  # noqa: F401  (before anything else imports TensorFlow)
+import pipelines  # noqa: F401  (before anything else imports TensorFlow)

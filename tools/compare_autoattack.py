@@ -16,7 +16,7 @@ import keras
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf import threats
-from awp_tf.data.by_name import named
+from awp_tf.data.by_name import data_set
 from awp_tf.data.sources import spread
 from awp_tf.infra import cpu
 from awp_tf.infra.progress import table
@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
     """Both sides, attack by attack, in turns."""
     cpu.prepare()
     network = keras.models.load_model(_NETWORK.value, compile=False)
-    split = spread(named(_DATA.value, ["test"], network.input_shape[1:]).splits["test"], _EXAMPLES.value)
+    split = spread(data_set(_DATA.value, ["test"], network.input_shape[1:]).splits["test"], _EXAMPLES.value)
     threat, batch_size = threats.parse(_THREAT.value), _BATCH.value
     official = Official(_REFERENCE.value, network, split, threat, batch_size)
     rows = []

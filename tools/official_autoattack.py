@@ -11,9 +11,9 @@ import numpy as np
 
 import awp_tf.networks
 from awp_tf.data.sources import Split
-from awp_tf.evaluation import Protocol
 from awp_tf.evaluation.cascades import Assessment
-from awp_tf.evaluation.result import of_ledger
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.evaluation.state import result_of
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import duration
 from awp_tf.networks.classifier import of_keras
@@ -45,7 +45,7 @@ def ours(network: keras.Model, split: Split, name: str, threat: Threat, batch_si
         start = time.perf_counter()
         ledger = Assessment(classifier, split, cascades, protocol, pathlib.Path(folder) / "state").run()
         total = time.perf_counter() - start
-    result = of_ledger(ledger, split, cascades)
+    result = result_of(ledger, split, cascades)
     stages = {key: (float(flags.mean()), result.seconds.get(key, 0.0)) for key, flags in result.after.items()}
     if len(stages) == 1:
         return {name: (float(result.robust[name].mean()), total)}

@@ -20,7 +20,7 @@ from awp_tf.attacks.pgd import (
     targeted,
     untargeted,
 )
-from awp_tf.attacks.search import Once, Problem, Search, Transfer
+from awp_tf.attacks.search import Examples, LastIterate, Search, Transfer
 from awp_tf.attacks.spsa import SPSA
 from awp_tf.attacks.square import Square
 
@@ -33,9 +33,9 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "Clean",
+    "Examples",
     "GaussianStart",
-    "Once",
-    "Problem",
+    "LastIterate",
     "Restarts",
     "Search",
     "Square",

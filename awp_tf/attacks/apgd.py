@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.search import LOSSES, Problem, climb, misclassified, pick
+from awp_tf.attacks.search import LOSSES, Examples, climb, misclassified, pick
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, box, per_image
@@ -78,13 +78,13 @@ class APGD:
         return self.iterations + 1
 
     @property
-    def lucky(self) -> bool:
+    def randomised(self) -> bool:
         """Whether the network is taken to be randomised."""
         return self.eot > 1
 
-    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> APGDState:
+    def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> APGDState:
         """See Search: at a random point on the edge of the ball."""
-        return self.begin_at(problem.x + box(self.threat.edge(problem.x, seeds), problem.x))
+        return self.begin_at(examples.x + box(self.threat.edge(examples.x, seeds), examples.x))
 
     def begin_at(self, x: tf.Tensor) -> APGDState:
         """The state at given images [B, H, W, C] inside ball and box, before they are evaluated."""
@@ -95,11 +95,13 @@ class APGD:
         nothing = tf.zeros_like(x)
         return APGDState(x, x, nothing, x, nothing, lowest, zeros, zeros, step, ~false, zeros, false, x)
 
-    def step(self, predict: Predict, problem: Problem, state: APGDState, i: tf.Tensor, seeds: ImageSeeds) -> APGDState:
+    def step(
+        self, predict: Predict, examples: Examples, state: APGDState, i: tf.Tensor, seeds: ImageSeeds
+    ) -> APGDState:
         """See Search: moves (from step 1 on), evaluates, and at the end of a window adapts the step."""
-        x = self._moved(problem.x, state, i)
-        logits, loss, gradient = self._evaluated(predict, problem, x)
-        wrong = misclassified(logits, problem.labels)
+        x = self._moved(examples.x, state, i)
+        logits, loss, gradient = self._evaluated(predict, examples, x)
+        wrong = misclassified(logits, examples.labels)
         better = loss > state.best_loss
         best_loss = tf.where(better, loss, state.best_loss)
         state = state._replace(
@@ -129,12 +131,12 @@ class APGD:
     def _inside(self, clean: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(clean + self.threat.project(x - clean), 0.0, 1.0)
 
-    def _evaluated(self, predict: Predict, problem: Problem, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _evaluated(self, predict: Predict, examples: Examples, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(Logits, loss, gradient); of several passes the mean gradient, and the last one's logits and loss."""
 
         def objective(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = predict(z)
-            return LOSSES[self.loss](logits, problem), logits
+            return LOSSES[self.loss](logits, examples), logits
 
         logits, loss, gradient = climb(objective, x)
         if self.eot == 1:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from awp_tf.attacks.apgd import APGD
 from awp_tf.attacks.fab import FAB
 from awp_tf.attacks.pgd import FGSM, PGD
-from awp_tf.attacks.search import Once, Search
+from awp_tf.attacks.search import LastIterate, Search
 from awp_tf.attacks.spsa import SPSA
 from awp_tf.attacks.square import Square
 from awp_tf.infra.errors import UserError, at_least, one_of
@@ -19,6 +19,25 @@ VERSIONS: Mapping[str, tuple[str, ...]] = {
     "quick": ("apgd-ce", "apgd-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+# Everything that can be asked for by name, and what it is; numbers in names are examples.
+ATTACKS: Mapping[str, str] = {
+    "standard": "AutoAttack: apgd-ce, apgd-t, fab-t, square",
+    "quick": "its first two attacks, an upper bound",
+    "rand": "its version for randomised networks",
+    "apgd-ce": "APGD on the cross-entropy",
+    "apgd-dlr": "APGD on the DLR loss",
+    "apgd-t": "APGD on the DLR loss, towards the 9 likeliest wrong classes",
+    "fab": "FAB, 5 restarts",
+    "fab-t": "FAB, towards the 9 likeliest wrong classes",
+    "square": "random search, 5,000 queries",
+    "fgsm": "one step",
+    "pgd-20": "PGD with 20 steps",
+    "pgd-20x5": "PGD with 20 steps and 5 restarts",
+    "cw-100": "PGD on the margin with 100 steps",
+    "spsa": "gradients estimated from queries",
+    "transfer": "PGD-20 crafted on another network",
+}
+
 _TARGETS = 9  # of the official code, which supposes at least 10 classes
 _EOT = 20  # gradients averaged in version rand
 
@@ -107,12 +126,11 @@ class AutoAttack:
         return remarks
 
 
-def named(name: str, threat: Threat, *, classes: int, relative_step_size: float = 0.25) -> Cascade:
+def cascade_of(name: str, threat: Threat, *, classes: int, relative_step_size: float = 0.25) -> Cascade:
     """The cascade a name stands for.
 
     Args:
-        name: A version of AutoAttack; one of its attacks, or several joined by "+"; "fgsm", "spsa";
-            "pgd-20" or "cw-100" (PGD on the margin), with "x5" after it for five restarts.
+        name: One of ATTACKS, with other numbers too; or several attacks of AutoAttack joined by "+".
         threat: The ball.
         classes: Of the network.
         relative_step_size: Of PGD and CW.
@@ -125,14 +143,14 @@ def named(name: str, threat: Threat, *, classes: int, relative_step_size: float 
     pgd = re.fullmatch(r"(pgd|cw)-(\d+)(?:x(\d+))?", name)
     if pgd:
         attack = PGD(threat, int(pgd[2]), relative_step_size)
-        return Cascade({name: Once(attack, {"pgd": "ce", "cw": "margin"}[pgd[1]], int(pgd[3] or 1))})
+        return Cascade({name: LastIterate(attack, {"pgd": "ce", "cw": "margin"}[pgd[1]], int(pgd[3] or 1))})
     if name in VERSIONS:
         return AutoAttack(threat, name).cascade(classes)
-    simple: dict[str, Search] = {"fgsm": Once(FGSM(threat)), "spsa": SPSA(threat)}
+    simple: dict[str, Search] = {"fgsm": LastIterate(FGSM(threat)), "spsa": SPSA(threat)}
     if name in simple:
         return Cascade({name: simple[name]})
     parts = tuple(name.split("+"))
     single = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
     for part in parts:
-        one_of("attacks", part, single if len(parts) > 1 else (*VERSIONS, *simple, "pgd-20", "cw-100", *single))
+        one_of("attacks", part, single if len(parts) > 1 else ATTACKS)
     return AutoAttack(threat, "custom", parts).cascade(classes)

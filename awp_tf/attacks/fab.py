@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.search import Problem, climb, misclassified, pick
+from awp_tf.attacks.search import Examples, climb, misclassified, pick
 from awp_tf.infra.errors import at_least, not_negative
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, per_image
@@ -51,7 +51,7 @@ class FAB:
     iterations: int = 100
     restarts: int = 1
     targets: int = 9
-    lucky = False
+    randomised = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -64,21 +64,21 @@ class FAB:
         """One for each iteration."""
         return self.iterations
 
-    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> FABState:
+    def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> FABState:
         """See Search."""
-        away = tf.clip_by_value(problem.x + self.threat.edge(problem.x, seeds) / 2, 0.0, 1.0)
-        far = tf.zeros_like(problem.x[:, 0, 0, 0]) + _FAR
-        return FABState(tf.where(restart > 0, away, problem.x), far, tf.zeros_like(far, tf.bool), problem.x)
+        away = tf.clip_by_value(examples.x + self.threat.edge(examples.x, seeds) / 2, 0.0, 1.0)
+        far = tf.zeros_like(examples.x[:, 0, 0, 0]) + _FAR
+        return FABState(tf.where(restart > 0, away, examples.x), far, tf.zeros_like(far, tf.bool), examples.x)
 
-    def step(self, predict: Predict, problem: Problem, state: FABState, i: tf.Tensor, seeds: ImageSeeds) -> FABState:
+    def step(self, predict: Predict, examples: Examples, state: FABState, i: tf.Tensor, seeds: ImageSeeds) -> FABState:
         """See Search: one step towards the boundary, and back towards the clean image once it is crossed."""
-        x = self._towards_boundary(problem.x, state.x, *self._boundary(predict, problem, state.x))
-        wrong = misclassified(predict(x), problem.labels)
-        distance = self.threat.norm(x - problem.x)
+        x = self._towards_boundary(examples.x, state.x, *self._boundary(predict, examples, state.x))
+        wrong = misclassified(predict(x), examples.labels)
+        distance = self.threat.norm(x - examples.x)
         nearer = wrong & (distance < state.distance)
         nearest = tf.where(nearer, distance, state.distance)
         return FABState(
-            x=pick(wrong, problem.x + _BACK * (x - problem.x), x),
+            x=pick(wrong, examples.x + _BACK * (x - examples.x), x),
             distance=nearest,
             fooled=nearest <= self.threat.epsilon,
             adversarial=pick(nearer, x, state.adversarial),
@@ -96,18 +96,18 @@ class FAB:
         mixed = (x + _OVERSHOOT * move) * (1 - pull) + (clean + _OVERSHOOT * move_clean) * pull
         return tf.clip_by_value(mixed, 0.0, 1.0)
 
-    def _boundary(self, predict: Predict, problem: Problem, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _boundary(self, predict: Predict, examples: Examples, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """z_s - z_y at x [B] and its gradient [B, H, W, C], for the target s or the nearest boundary."""
         if self.targets:
-            return _difference(predict, problem, x, problem.targets)
+            return _difference(predict, examples, x, examples.targets)
         classes = predict(x).shape[-1]
         nothing = tf.zeros_like(x[:, 0, 0, 0])
 
         def consider(s: tf.Tensor, least: tf.Tensor, *best: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            target = tf.zeros_like(problem.labels) + s
-            value, normal = _difference(predict, problem, x, target)
+            target = tf.zeros_like(examples.labels) + s
+            value, normal = _difference(predict, examples, x, target)
             dual = tf.reduce_sum(normal * self.threat.ascend(normal), axis=[1, 2, 3])
-            away = tf.where(target == problem.labels, nothing + _FAR, tf.abs(value) / (dual + 1e-12))
+            away = tf.where(target == examples.labels, nothing + _FAR, tf.abs(value) / (dual + 1e-12))
             nearer = away < least
             return s + 1, tf.minimum(away, least), tf.where(nearer, value, best[0]), pick(nearer, normal, best[1])
 
@@ -116,10 +116,10 @@ class FAB:
         return value, normal
 
 
-def _difference(predict: Predict, problem: Problem, x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _difference(predict: Predict, examples: Examples, x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     def objective(z: tf.Tensor) -> tuple[tf.Tensor, None]:
         logits = predict(z)
-        return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, problem.labels, batch_dims=1), None
+        return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, examples.labels, batch_dims=1), None
 
     return climb(objective, x)[1:]
 

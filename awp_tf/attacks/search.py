@@ -21,7 +21,7 @@ from awp_tf.types import Predict
 State = Any
 
 
-class Problem(NamedTuple):
+class Examples(NamedTuple):
     """Images to be misclassified.
 
     Attributes:
@@ -37,15 +37,15 @@ class Problem(NamedTuple):
     image: tf.Tensor
 
 
-Loss = Callable[[tf.Tensor, Problem], tf.Tensor]
+Loss = Callable[[tf.Tensor, Examples], tf.Tensor]
 
 # What a search climbs on: logits [B, K] to [B].
 LOSSES: dict[str, Loss] = {
-    "ce": lambda logits, problem: losses.cross_entropy(logits, problem.labels),
-    "margin": lambda logits, problem: losses.margin(logits, problem.labels),
-    "dlr": lambda logits, problem: losses.dlr(logits, problem.labels),
-    "targeted-margin": lambda logits, problem: losses.targeted_margin(logits, problem.labels, problem.targets),
-    "targeted-dlr": lambda logits, problem: losses.targeted_dlr(logits, problem.labels, problem.targets),
+    "ce": lambda logits, examples: losses.cross_entropy(logits, examples.labels),
+    "margin": lambda logits, examples: losses.margin(logits, examples.labels),
+    "dlr": lambda logits, examples: losses.dlr(logits, examples.labels),
+    "targeted-margin": lambda logits, examples: losses.targeted_margin(logits, examples.labels, examples.targets),
+    "targeted-dlr": lambda logits, examples: losses.targeted_dlr(logits, examples.labels, examples.targets),
 }
 
 
@@ -77,15 +77,15 @@ class Search(Protocol):
         ...
 
     @property
-    def lucky(self) -> bool:
+    def randomised(self) -> bool:
         """Whether a success may be chance, as on a randomised network: then nobody leaves before the end."""
         ...
 
-    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> State:
+    def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> State:
         """The state before the first step; the network is not called. Restart counts from 0."""
         ...
 
-    def step(self, predict: Predict, problem: Problem, state: State, i: tf.Tensor, seeds: ImageSeeds) -> State:
+    def step(self, predict: Predict, examples: Examples, state: State, i: tf.Tensor, seeds: ImageSeeds) -> State:
         """The state after step i (from 0), the same for all images of the batch."""
         ...
 
@@ -98,7 +98,7 @@ class Found(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Once:
+class LastIterate:
     """An attack run to its end in one step, and judged by its last image, as papers report PGD.
 
     Attributes:
@@ -112,7 +112,7 @@ class Once:
     restarts: int = 1
     targets = 0
     steps = 1
-    lucky = False
+    randomised = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -124,14 +124,14 @@ class Once:
         """That of the attack."""
         return self.attack.threat
 
-    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
+    def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
         """See Search."""
-        return Found(tf.zeros_like(problem.labels, tf.bool), problem.x)
+        return Found(tf.zeros_like(examples.labels, tf.bool), examples.x)
 
-    def step(self, predict: Predict, problem: Problem, state: Found, i: tf.Tensor, seeds: ImageSeeds) -> Found:
+    def step(self, predict: Predict, examples: Examples, state: Found, i: tf.Tensor, seeds: ImageSeeds) -> Found:
         """See Search."""
-        adversarial = self.attack(lambda x: LOSSES[self.loss](predict(x), problem), problem.x, seeds)
-        return Found(misclassified(predict(adversarial), problem.labels), adversarial)
+        adversarial = self.attack(lambda x: LOSSES[self.loss](predict(x), examples), examples.x, seeds)
+        return Found(misclassified(predict(adversarial), examples.labels), adversarial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,38 +145,38 @@ class Transfer:
     """
 
     source: Predict = dataclasses.field(repr=False)
-    search: Once
+    search: LastIterate
     name: str = ""
     restarts = 1
     targets = 0
     steps = 1
-    lucky = False
+    randomised = False
 
     @property
     def threat(self) -> Threat | None:
         """That of the search."""
         return self.search.threat
 
-    def begin(self, problem: Problem, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
+    def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> Found:
         """See Search."""
-        return self.search.begin(problem, seeds, restart)
+        return self.search.begin(examples, seeds, restart)
 
-    def step(self, predict: Predict, problem: Problem, state: Found, i: tf.Tensor, seeds: ImageSeeds) -> Found:
+    def step(self, predict: Predict, examples: Examples, state: Found, i: tf.Tensor, seeds: ImageSeeds) -> Found:
         """See Search."""
-        adversarial = self.search.step(self.source, problem, state, i, seeds).adversarial
-        return Found(misclassified(predict(adversarial), problem.labels), adversarial)
+        adversarial = self.search.step(self.source, examples, state, i, seeds).adversarial
+        return Found(misclassified(predict(adversarial), examples.labels), adversarial)
 
 
-def run(search: Search, predict: Predict, problem: Problem, seeds: ImageSeeds, *, restart: int = 0) -> State:
+def run(search: Search, predict: Predict, examples: Examples, seeds: ImageSeeds, *, restart: int = 0) -> State:
     """All steps of a search on one batch, nobody leaves: the plain form, for use in Python and in tests."""
-    state = search.begin(problem, seeds, tf.constant(restart))
-    return advance(search, predict, problem, state, seeds, tf.constant(0), tf.constant(search.steps))
+    state = search.begin(examples, seeds, tf.constant(restart))
+    return advance(search, predict, examples, state, seeds, tf.constant(0), tf.constant(search.steps))
 
 
 def advance(
     search: Search,
     predict: Predict,
-    problem: Problem,
+    examples: Examples,
     state: State,
     seeds: ImageSeeds,
     start: tf.Tensor,
@@ -185,7 +185,7 @@ def advance(
     """The state after the steps start..stop-1, as one tf.while_loop."""
 
     def body(i: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        return i + 1, search.step(predict, problem, state, i, seeds)
+        return i + 1, search.step(predict, examples, state, i, seeds)
 
     return tf.while_loop(lambda i, _: i < stop, body, (start, state))[1]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.attacks.search import Problem, misclassified, pick
+from awp_tf.attacks.search import Examples, misclassified, pick
 from awp_tf.infra.errors import UserError, at_least, positive
 from awp_tf.losses import margin
 from awp_tf.threats import Threat, box
@@ -46,7 +46,7 @@ class SPSA:
     reach: float = 0.001
     restarts: int = 1
     targets = 0
-    lucky = False
+    randomised = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -63,18 +63,18 @@ class SPSA:
         """One for each iteration."""
         return self.iterations
 
-    def begin(self, problem: Problem, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SPSAState:
+    def begin(self, examples: Examples, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SPSAState:
         """See Search: at a random point of the ball."""
-        delta = box(self.threat.sample(problem.x, seeds.fold(0)), problem.x)
+        delta = box(self.threat.sample(examples.x, seeds.fold(0)), examples.x)
         nothing = tf.zeros_like(delta)
-        return SPSAState(delta, nothing, nothing, tf.zeros_like(problem.labels, tf.bool), problem.x + delta)
+        return SPSAState(delta, nothing, nothing, tf.zeros_like(examples.labels, tf.bool), examples.x + delta)
 
     def step(
-        self, predict: Predict, problem: Problem, state: SPSAState, i: tf.Tensor, seeds: noise.ImageSeeds
+        self, predict: Predict, examples: Examples, state: SPSAState, i: tf.Tensor, seeds: noise.ImageSeeds
     ) -> SPSAState:
         """See Search: one step of Adam, then one look at where it led."""
-        x = problem.x
-        gradient = self._estimate(predict, problem, x + state.delta, seeds.fold(1).fold(i))
+        x = examples.x
+        gradient = self._estimate(predict, examples, x + state.delta, seeds.fold(1).fold(i))
         mean = _DECAYS[0] * state.mean + (1 - _DECAYS[0]) * gradient
         square = _DECAYS[1] * state.square + (1 - _DECAYS[1]) * tf.square(gradient)
         age = tf.cast(i + 1, x.dtype)
@@ -82,13 +82,13 @@ class SPSA:
         spread = tf.sqrt(square / (1 - tf.pow(tf.constant(_DECAYS[1], x.dtype), age)))
         delta = box(self.threat.project(state.delta + self.learning_rate * unbiased / (spread + _TINY)), x)
         moved = tf.clip_by_value(x + delta, 0.0, 1.0)
-        wrong = misclassified(predict(moved), problem.labels)
+        wrong = misclassified(predict(moved), examples.labels)
         return SPSAState(delta, mean, square, state.fooled | wrong, pick(wrong, moved, state.adversarial))
 
-    def _estimate(self, predict: Predict, problem: Problem, x: tf.Tensor, seeds: noise.ImageSeeds) -> tf.Tensor:
+    def _estimate(self, predict: Predict, examples: Examples, x: tf.Tensor, seeds: noise.ImageSeeds) -> tf.Tensor:
         """The mean over directions v of (f(x + reach v) - f(x - reach v)) / (2 reach) v, [B, H, W, C]."""
         groups = self.samples // (2 * _PAIRS)
-        labels = tf.repeat(problem.labels, 2 * _PAIRS)
+        labels = tf.repeat(examples.labels, 2 * _PAIRS)
         shape = tf.shape(x)
 
         def add(group: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

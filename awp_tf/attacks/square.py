@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.attacks.search import Problem, misclassified, pick
+from awp_tf.attacks.search import Examples, misclassified, pick
 from awp_tf.attacks.windows import Stripes, Tiles
 from awp_tf.infra.errors import at_least
 from awp_tf.losses import margin
@@ -50,7 +50,7 @@ class Square:
     restarts: int = 1
     first_size: float = 0.8
     targets = 0
-    lucky = False
+    randomised = False
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -62,29 +62,29 @@ class Square:
         """The start, and one for each query."""
         return self.queries + 1
 
-    def begin(self, problem: Problem, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SquareState:
+    def begin(self, examples: Examples, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SquareState:
         """See Search: draws the start and all later noise."""
-        numbers = self._geometry(problem.x).numbers
-        like = tf.zeros([tf.shape(problem.x)[0], self.steps, numbers], problem.x.dtype)
-        start = self._geometry(problem.x).start(seeds.fold(0))
-        return self.begin_at(problem, start)._replace(noise=noise.uniform(seeds.fold(1), like))
+        numbers = self._geometry(examples.x).numbers
+        like = tf.zeros([tf.shape(examples.x)[0], self.steps, numbers], examples.x.dtype)
+        start = self._geometry(examples.x).start(seeds.fold(0))
+        return self.begin_at(examples, start)._replace(noise=noise.uniform(seeds.fold(1), like))
 
-    def begin_at(self, problem: Problem, start: tf.Tensor) -> SquareState:
+    def begin_at(self, examples: Examples, start: tf.Tensor) -> SquareState:
         """The state at perturbed images [B, H, W, C], before they are classified; without noise."""
-        zeros = tf.zeros_like(problem.x[:, 0, 0, 0])
-        noise = tf.zeros([tf.shape(start)[0], self.steps, self._geometry(problem.x).numbers], start.dtype)
+        zeros = tf.zeros_like(examples.x[:, 0, 0, 0])
+        noise = tf.zeros([tf.shape(start)[0], self.steps, self._geometry(examples.x).numbers], start.dtype)
         best = tf.clip_by_value(start, 0.0, 1.0)
         return SquareState(noise, best, zeros + start.dtype.max, zeros, tf.zeros_like(zeros, tf.bool), best)
 
     def step(
-        self, predict: Predict, problem: Problem, state: SquareState, i: tf.Tensor, seeds: noise.ImageSeeds
+        self, predict: Predict, examples: Examples, state: SquareState, i: tf.Tensor, seeds: noise.ImageSeeds
     ) -> SquareState:
         """See Search: the start is query 0."""
-        geometry = self._geometry(problem.x)
+        geometry = self._geometry(examples.x)
         proposed = geometry.propose(state.best, state.noise[:, i], tf.maximum(i - 1, 0))
         x = tf.where(i == 0, state.best, proposed)
         logits = predict(x)
-        left = -margin(logits, problem.labels)
+        left = -margin(logits, examples.labels)
         active = state.margin > 0
         better = active & ((left < state.margin) | (left <= 0))
         best = pick(better, x, state.best)
@@ -92,7 +92,7 @@ class Square:
             best=best,
             margin=tf.where(better, left, state.margin),
             queries=state.queries + tf.cast(active, x.dtype),
-            fooled=tf.where(better, misclassified(logits, problem.labels), state.fooled),
+            fooled=tf.where(better, misclassified(logits, examples.labels), state.fooled),
             adversarial=best,
         )
 

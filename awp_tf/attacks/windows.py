@@ -76,12 +76,12 @@ class Tiles(Stripes):
         """The start made of uniform numbers: for each tile, row by row, a coin and a sign for each channel."""
         (_, height, width, channels), side, tiles = self.clean.shape, self._tile_side, self._tiles
         signs = tf.sign(2 * noise[:, :, 1:] - 1)
-        painted = self._turned(pattern(side), noise[:, :, 0])[..., tf.newaxis] * signs[:, :, tf.newaxis, tf.newaxis]
+        painted = self._turn(pattern(side), noise[:, :, 0])[..., tf.newaxis] * signs[:, :, tf.newaxis, tf.newaxis]
         grid = tf.transpose(tf.reshape(painted, [-1, tiles, tiles, side, side, channels]), [0, 1, 3, 2, 4, 5])
         whole = tiles * side
         top, left = (height - whole) // 2, (width - whole) // 2
         border = [[0, 0], [top, height - whole - top], [left, width - whole - left], [0, 0]]
-        return self._scaled(tf.pad(tf.reshape(grid, [-1, whole, whole, channels]), border))
+        return self._scale(tf.pad(tf.reshape(grid, [-1, whole, whole, channels]), border))
 
     def propose(self, best: tf.Tensor, noise: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
         """See Stripes."""
@@ -89,18 +89,18 @@ class Tiles(Stripes):
         first = window(best, noise[:, 0], noise[:, 1], side)
         second = window(best, noise[:, 2], noise[:, 3], side)
         sign = tf.sign(2 * noise[:, tf.newaxis, tf.newaxis, 5:] - 1)
-        painted = self._painted(best, noise, query) * sign + delta * first / (1e-12 + _channel_norm(delta * first))
+        painted = self._paint(best, noise, query) * sign + delta * first / (1e-12 + _channel_norm(delta * first))
         free = tf.maximum(self.epsilon**2 - tf.square(per_image(self._norm(delta))), 0.0) / best.shape[-1]
         budget = tf.sqrt(free + tf.square(_channel_norm(delta * tf.maximum(first, second))))
         painted = painted / (1e-12 + _channel_norm(painted)) * budget
-        return tf.clip_by_value(self._scaled(tf.where(first > 0, painted, delta * (1 - second))), 0.0, 1.0)
+        return tf.clip_by_value(self._scale(tf.where(first > 0, painted, delta * (1 - second))), 0.0, 1.0)
 
-    def _painted(self, best: tf.Tensor, noise: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+    def _paint(self, best: tf.Tensor, noise: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
         """The pattern of this query at the first window, [B, H, W, 1]."""
         sizes = sorted(set(self._sides))
         table = np.stack([np.pad(pattern(size), [(0, sizes[-1] - size)] * 2) for size in sizes])
         of_query = np.searchsorted(sizes, self._sides)
-        turned = self._turned(tf.gather(tf.constant(table, best.dtype), tf.gather(of_query, query)), noise[:, 4])
+        turned = self._turn(tf.gather(tf.constant(table, best.dtype), tf.gather(of_query, query)), noise[:, 4])
         side = tf.gather(self._sides, query)
         rows, columns = (
             tf.one_hot(tf.range(size)[tf.newaxis] - corner(u, size, side)[:, tf.newaxis], sizes[-1], dtype=best.dtype)
@@ -108,12 +108,12 @@ class Tiles(Stripes):
         )
         return (rows @ turned @ tf.linalg.matrix_transpose(columns))[..., tf.newaxis]
 
-    def _turned(self, square: tf.Tensor, coin: tf.Tensor) -> tf.Tensor:
+    def _turn(self, square: tf.Tensor, coin: tf.Tensor) -> tf.Tensor:
         """Square [S, S], transposed where coin [...] is above 1/2: [..., S, S]."""
         square = tf.cast(square, self.clean.dtype)
         return tf.where(coin[..., tf.newaxis, tf.newaxis] > 0.5, tf.transpose(square), square)
 
-    def _scaled(self, delta: tf.Tensor) -> tf.Tensor:
+    def _scale(self, delta: tf.Tensor) -> tf.Tensor:
         """The clean images with delta at its full length."""
         return self.clean + self.epsilon * delta / (per_image(self._norm(delta)) + 1e-12)
 

@@ -10,14 +10,14 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 
 
-class Named(NamedTuple):
+class DataSet(NamedTuple):
     """Splits by name, and the names of the classes (empty where unknown)."""
 
     splits: Mapping[str, Split]
     class_names: Sequence[str] = ()
 
 
-def named(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
+def data_set(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet:
     """The splits of a data set.
 
     Args:
@@ -31,12 +31,12 @@ def named(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
     """
     path = local(name)
     if name.endswith(".npz"):
-        found = Named({part: npz_split(name, part) for part in parts})
+        found = DataSet({part: npz_split(name, part) for part in parts})
     elif path.is_dir():
         found = _folder(path, parts, shape)
     else:
         source = digits() if name == "digits" else _tfds(name)
-        found = Named({part: getattr(source, part) for part in parts}, source.class_names)
+        found = DataSet({part: getattr(source, part) for part in parts}, source.class_names)
     for part, split in found.splits.items():
         check_split(f"{name} ({part})", split)
     return found
@@ -46,10 +46,10 @@ def _tfds(name: str) -> Source:
     try:
         return tfds_source(name)
     except UserError as error:
-        raise UserError(f"--data: {name!r} is neither digits nor an .npz file nor a folder; {error}") from error
+        raise UserError(f"data: {name!r} is neither digits nor an .npz file nor a folder; {error}") from error
 
 
-def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) -> Named:
+def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet:
     height, width, channels = shape
     if height != width or channels not in (1, 3):
         raise UserError(f"{path}: expected a network for square images to read a folder for, received {list(shape)}.")
@@ -65,4 +65,4 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     if not names or strange:
         raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(strange)}.")
     read = {part: split_of(*folders.read(root, names, height, channels)) for part, root in roots.items()}
-    return Named(read, names)
+    return DataSet(read, names)

@@ -42,7 +42,7 @@ def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> 
     Args:
         root: For instance data/train.
         names: Of the classes, which labels count through.
-        size: Height and width that all images are resized to.
+        size: Height and width that all images are resize to.
         channels: 3 for colour, 1 for grey.
 
     Returns:
@@ -70,10 +70,10 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
         said = getattr(error, "strerror", None)  # of the system, not of a decoder
         reason = f"cannot be read ({said})" if said else "this is not"
         raise UserError(f"{_named(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
-    return resized(pixels, size, size).numpy()
+    return resize(pixels, size, size).numpy()
 
 
-def resized(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """A uint8 image [h, w, C] of any size as [height, width, C]: bilinear, antialiased, rounded."""
     real = tf.image.resize(image, (height, width), antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(real, 0, 255)), tf.uint8)

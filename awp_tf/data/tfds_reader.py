@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from awp_tf.data.folders import resized
+from awp_tf.data.folders import resize
 from awp_tf.infra.errors import UserError, first_line
 
 _PROBE = "https://storage.googleapis.com"
@@ -57,7 +57,7 @@ def _download(builder: Any, name: str) -> None:
     if not _online():
         raise UserError(
             f"{name}: not prepared in {builder.data_dir}, and there is no network to download it. Set TFDS_DATA_DIR "
-            "to a folder that has it, or add --gin_file=gin/digits.gin for the embedded handwritten digits."
+            "to a folder that has it, or begin with gin/digits.gin, the embedded handwritten digits."
         )
     try:
         builder.download_and_prepare()
@@ -86,11 +86,11 @@ def _load(tfds: Any, builder: Any, split: str, size: int | None) -> tuple[np.nda
     try:
         data = builder.as_dataset(split=split, as_supervised=True)
         if size is not None:
-            data = data.map(lambda image, label: (resized(image, size, size), label))
+            data = data.map(lambda image, label: (resize(image, size, size), label))
         pairs = list(tfds.as_numpy(data.batch(1000)))
         return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
     except Exception as error:  # TFDS and TF raise many kinds for broken or ragged files
-        several = "images of several sizes are resized with tfds_source.size = 64, say"
+        several = "images of several sizes are resize with tfds_source.size = 64, say"
         raise UserError(
             f"{builder.name} ({split}): expected readable images of one size ({several}); {first_line(error)}"
         ) from error

@@ -1,15 +1,16 @@
 """Accuracy of a network under a set of attacks, and the robust generalisation gap."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.data.batches import ordered
 from awp_tf.data.sources import Split, spread
-from awp_tf.functional import frozen
+from awp_tf.functional import correct, predictor
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.threats import Threat, require_fixed, require_pixels
@@ -84,9 +85,9 @@ class Evaluator:
         self._key = make_seed(seed, EVALUATION).key
         self._dtype = network.inputs[0].dtype
         images, labels = tf.TensorSpec(network.input_shape, self._dtype), tf.TensorSpec([None], tf.int32)
-        self._right = tf.function(self._rightly, input_signature=[images, labels], autograph=False)
+        self._right = tf.function(self._correct, input_signature=[images, labels], autograph=False)
         signature = [images, labels, tf.TensorSpec([None], tf.int64)]
-        self._withstood = tf.function(self._unfooled, input_signature=signature, autograph=False)
+        self._withstood = tf.function(self._count_robust, input_signature=signature, autograph=False)
 
     def __call__(
         self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None
@@ -121,7 +122,7 @@ class Evaluator:
         """
         found = dict.fromkeys(("images", "clean", *self._attacks), 0)
 
-        def classified() -> Iterator[Rows]:
+        def correct_images() -> Iterator[Rows]:
             for images, labels in batches:
                 x, y = require_pixels(tf.cast(images, self._dtype)), tf.cast(labels, tf.int32)
                 rightly = self._right(x, y)
@@ -130,24 +131,24 @@ class Evaluator:
                 found["images"] += len(y)
                 on_batch(len(y))
 
-        for rows in _refilled(classified()):
+        for rows in _regroup(correct_images()):
             found["clean"] += len(rows[0])
             for name, count in self._withstood(*rows).items():
                 found[name] += int(count)
         return found
 
-    def _rightly(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def _correct(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Which images are classified correctly, [B]."""
-        return tf.argmax(frozen(self._network)(x), -1) == tf.cast(y, tf.int64)
+        return correct(predictor(self._network)(x), y)
 
-    def _unfooled(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """How many images are classified correctly under each attack."""
-        problem, seeds = untargeted(frozen(self._network), y), ImageSeeds(self._key, image)
-        right = {name: self._rightly(attack(problem, x, seeds), y) for name, attack in self._attacks.items()}
+    def _count_robust(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How many of these images, all classified correctly, still are under each attack."""
+        objective, seeds = untargeted(predictor(self._network), y), ImageSeeds(self._key, image)
+        right = {name: self._correct(attack(objective, x, seeds), y) for name, attack in self._attacks.items()}
         return {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in right.items()}
 
 
-def _refilled(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
+def _regroup(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
     """The rows of all parts in whole batches: sizes that change all the time are slow on a GPU, small ones everywhere.
 
     Args:
@@ -174,7 +175,7 @@ def evaluate(
 
 def craft(network: keras.Model, attack: Attack, x: tf.Tensor, y: tf.Tensor, *, seed: int = 0) -> tf.Tensor:
     """Adversarial images for x [B, H, W, C] with labels y [B], the network in evaluation mode."""
-    return attack(untargeted(frozen(network), y), x, make_seed(seed, EVALUATION))
+    return attack(untargeted(predictor(network), y), x, make_seed(seed, EVALUATION))
 
 
 def robust_gap(train: float, test: float) -> float:
@@ -184,3 +185,10 @@ def robust_gap(train: float, test: float) -> float:
     (Wu et al., NeurIPS 2020, section 2).
     """
     return train - test
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Pearson's; NaN for fewer than 3 points, or where nothing varies."""
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])

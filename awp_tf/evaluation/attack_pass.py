@@ -2,101 +2,120 @@
 
 import concurrent.futures
 import dataclasses
-import itertools
 import time
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks import Problem, Search
-from awp_tf.attacks.autoattack import Cascade
+from awp_tf.attacks import Examples
 from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
-from awp_tf.evaluation.progress import Progress
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Outcome, Runner
-from awp_tf.evaluation.state import ROBUST, Ledger
+from awp_tf.evaluation.state import ROBUST, EvaluationState, Run
 from awp_tf.infra import cpu
+from awp_tf.infra.progress import Heartbeat, Pace, duration
 from awp_tf.noise import EVALUATION, make_seed
 
 
-class Run(NamedTuple):
-    """One pass of a search: towards the class of one rank, with one restart."""
+class AttackProgress:
+    """How far one attack on the images of a split is, in lines."""
 
-    attack: str
-    search: Search
-    target: int
-    restart: int
+    def __init__(self, name: str, *, images: int, total: int, runs: int, done: float = 0.0) -> None:
+        """The attack begins now.
 
+        Args:
+            name: Of the attack.
+            images: That it attacks.
+            total: Images of the split, wrongly classified ones included.
+            runs: Targets times restarts.
+            done: Which part of all this an earlier process has done, in 0..1.
+        """
+        self._name, self._images, self._total, self._runs = name, images, total, runs
+        self._pace, self._heartbeat = Pace(1.0, done), Heartbeat()
 
-def runs_of(cascade: Cascade) -> list[Run]:
-    """What a cascade does, in order: attacks, then target ranks (1 is the likeliest wrong class), then restarts."""
-    return [
-        Run(attack, search, target, restart)
-        for attack, search in cascade.searches.items()
-        for target, restart in itertools.product(range(1, max(search.targets, 1) + 1), range(search.restarts))
-    ]
+    def report(self, run: int, part: float, robust: int) -> None:
+        """Prints a line, unless the last one is fresh.
+
+        Args:
+            run: Which run, from 0.
+            part: How much of it is done, in 0..1.
+            robust: Images still robust.
+        """
+        self._pace.advance_to((run + part) / self._runs)
+        left = self._pace.left
+        self._heartbeat.beat(lambda: self._line(robust, f"at most {duration(left)} left" if left else ""))
+
+    def end(self, robust: int) -> None:
+        """Prints the attack's last line."""
+        self._pace.advance_to(1.0)
+        print(self._line(robust, duration(self._pace.elapsed)), flush=True)
+
+    def _line(self, robust: int, time_text: str) -> str:
+        return (
+            f"{self._name:<24} {100 * self._pace.part:3.0f} %  {robust:,} of {self._total:,} still robust "
+            f"({100 * robust / self._total:.2f} %)  {self._images * self._pace.speed:.3g} images/s  {time_text}"
+        )
 
 
 @dataclasses.dataclass
 class AttackPass:
-    """Carries out the runs of one attack and enters in the ledger who fell.
+    """Carries out the runs of one attack and notes in the state which run fooled which image.
 
     Attributes:
         runner: The attack.
         split: Images and labels.
         protocol: Batch size, shares, seed.
         dtype: Of the images.
-        ledger: Says where to go on.
+        state: Says where to go on.
         images: Where adversarial images go, a memmap [N, H, W, C].
-        save: Keeps images and ledger.
+        save: Keeps images and state.
         clock: Under which name time is kept.
         progress: Told how far it is.
-        on_look: Called every few steps; may raise.
+        on_progress: Called every few steps; may raise.
     """
 
     runner: Runner
     split: Split
     protocol: Protocol
     dtype: str
-    ledger: Ledger
+    state: EvaluationState
     images: np.ndarray
     save: Callable[[], None]
     clock: str
-    progress: Progress
-    on_look: Callable[[], None]
+    progress: AttackProgress
+    on_progress: Callable[[], None]
 
-    def carry_out(self, run: Run, turn: int) -> None:
-        """One run over all images that are still robust, from ledger.position on.
+    def run(self, run: Run, turn: int) -> None:
+        """One run over all images that are still robust, from state.position on.
 
         Args:
-            run: The run; its number is ledger.run.
+            run: The run; its number is state.run.
             turn: Which of the attack's own runs it is, from 0.
         """
-        pending = self.ledger.pending()
-        fell = self.ledger.fell[self.ledger.cascade]
-        while self.ledger.position < len(pending):
+        pending = self.state.pending()
+        fooled_by = self.state.fooled_by[self.state.cascade]
+        while self.state.position < len(pending):
             start = time.perf_counter()
-            first = self.ledger.position
+            first = self.state.position
             places = pending[first : first + self.protocol.batch_size]
 
-            def look(part: float, left: int, first: int = first, places: np.ndarray = places) -> None:
-                robust = int(np.sum(fell == ROBUST)) - len(places) + left
-                self.progress.look(turn, (first + part * len(places)) / len(pending), robust)
-                self.on_look()
+            def report(part: float, left: int, first: int = first, places: np.ndarray = places) -> None:
+                robust = int(np.sum(fooled_by == ROBUST)) - len(places) + left
+                self.progress.report(turn, (first + part * len(places)) / len(pending), robust)
+                self.on_progress()
 
-            for outcome, share in self._side_by_side(run, places, look):
+            for outcome, share in self._side_by_side(run, places, report):
                 self.images[share[outcome.fooled]] = outcome.adversarial
-                fell[share[outcome.fooled]] = self.ledger.run
-            self.ledger.position += len(places)
-            self.ledger.spend(self.clock, time.perf_counter() - start)
+                fooled_by[share[outcome.fooled]] = self.state.run
+            self.state.position += len(places)
+            self.state.add_seconds(self.clock, time.perf_counter() - start)
             self.save()
 
     def _side_by_side(
-        self, run: Run, places: np.ndarray, look: Callable[[float, int], None]
+        self, run: Run, places: np.ndarray, report: Callable[[float, int], None]
     ) -> list[tuple[Outcome, np.ndarray]]:
         """The outcome of each share, with its places."""
         shares = np.array_split(places, self.protocol.shares(len(places)))
@@ -106,19 +125,19 @@ class AttackPass:
         key = make_seed(self.protocol.seed, *path).key
 
         def search(index: int) -> Outcome:
-            def on_look(part: float, still: int) -> None:
+            def on_progress(part: float, still: int) -> None:
                 parts[index], left[index] = part, still
-                look(sum(parts) / len(parts), sum(left))
+                report(sum(parts) / len(parts), sum(left))
 
-            return self.runner(self._problem(shares[index], run.target), key, run.restart, on_look)
+            return self.runner(self._examples(shares[index], run.target), key, run.restart, on_progress)
 
         with concurrent.futures.ThreadPoolExecutor(cpu.workers()) as pool:
             return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
 
-    def _problem(self, places: np.ndarray, target: int) -> Problem:
-        return Problem(
+    def _examples(self, places: np.ndarray, target: int) -> Examples:
+        return Examples(
             to_pixels(tf.constant(self.split.images[places]), self.dtype),
             tf.constant(self.split.labels[places], tf.int32),
-            tf.constant(self.ledger.ranking[places, target], tf.int32),
+            tf.constant(self.state.ranking[places, target], tf.int32),
             tf.constant(places, tf.int64),
         )

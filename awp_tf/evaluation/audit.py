@@ -11,18 +11,17 @@ from awp_tf.data.sources import evenly, spread
 from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation import output
 from awp_tf.evaluation.cascades import Assessment
-from awp_tf.evaluation.protocol import Protocol
-from awp_tf.evaluation.result import of_ledger
+from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.sanity import Check, Sanity, black_box, verified
-from awp_tf.evaluation.subject import Subject
+from awp_tf.evaluation.state import result_of
 from awp_tf.infra import provenance
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
-from awp_tf.infra.result_folder import OutputFolder
+from awp_tf.infra.result_folder import ResultFolder
 from awp_tf.infra.signals import Interrupt
 
 
-def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversarial: bool = False) -> card_lib.Card:
+def audit(subject: Subject, protocol: Protocol, folder: str, *, save_adversarial: bool = False) -> card_lib.Card:
     """Measures robust accuracy, or goes on with an unfinished evaluation, and writes the card.
 
     Args:
@@ -43,7 +42,7 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
     subject = dataclasses.replace(subject, splits=splits)
     cascades = protocol.cascades(subject.classifier.classes, subject.transfer)
     path = pathlib.Path(folder)
-    place = OutputFolder(
+    place = ResultFolder(
         path, output.CARD, "an evaluation", _fingerprint(subject, protocol, cascades), ("network", "data", "protocol")
     )
     finished = place.finished()
@@ -52,24 +51,24 @@ def evaluate(subject: Subject, protocol: Protocol, folder: str, *, save_adversar
         _require_kept(path, cascades, save_adversarial)
         print(f"{path} holds this evaluation, finished; nothing to do.")
         return finished
-    with place.opened(), Interrupt() as interrupt:
+    with place.open(), Interrupt() as interrupt:
         parts = {
             part: Assessment(subject.classifier, split, cascades, protocol, place.state / part, interrupt.check)
             for part, split in splits.items()
         }
         sanity = _sanity(subject, protocol)
-        seen = _looked_at(place.state / "checks.json", sanity, interrupt.check)
-        checks, curve = sanity.conclude(seen)
+        measured = _measure_all(place.state / "checks.json", sanity, interrupt.check)
+        checks, curve = sanity.conclude(measured)
         _warn(checks)
         results = {}
         for part, assessment in parts.items():
             print(f"{part}: {len(splits[part]):,} images", flush=True)
-            ledger = assessment.run()
-            results[part] = of_ledger(ledger, splits[part], cascades)
-            found = [black_box(cascades, ledger), verified(ledger, randomised=protocol.expects_randomised)]
+            state = assessment.run()
+            results[part] = result_of(state, splits[part], cascades)
+            found = [black_box(cascades, state), verified(state, randomised=protocol.expects_randomised)]
             checks += [check._replace(name=f"{check.name}, {part}") for check in found]
         worst = results[protocol.parts[0]].worst
-        checks.append(sanity.strength(seen, worst[evenly(len(worst), protocol.check_examples)]))
+        checks.append(sanity.strength(measured, worst[evenly(len(worst), protocol.check_examples)]))
         card = card_lib.make(subject, protocol, cascades, results, checks, curve, place.fingerprint, whole=whole)
         output.write(path, card, subject, parts, results, save_adversarial=save_adversarial)
         place.finish(card)
@@ -96,16 +95,18 @@ def _sanity(subject: Subject, protocol: Protocol) -> Sanity:
     )
 
 
-def _looked_at(file: pathlib.Path, sanity: Sanity, on_look: Callable[[], None]) -> dict[str, Any]:
-    """What is seen on a few images; each look is kept, so that an interruption costs one."""
-    seen = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    print(f"checks: {len(sanity.split):,} images, {len(sanity.looks()) - len(seen)} looks", flush=True)
-    for name, look in sanity.looks().items():
-        if name not in seen:
-            seen[name] = look()
-            write_text(file, json.dumps(seen))
-            on_look()
-    return seen
+def _measure_all(file: pathlib.Path, sanity: Sanity, on_progress: Callable[[], None]) -> dict[str, Any]:
+    """What is measured on a few images; each measurement is kept, so that an interruption costs one."""
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    print(
+        f"checks: {len(sanity.split):,} images, {len(sanity.measurements()) - len(measured)} measurements", flush=True
+    )
+    for name, measure in sanity.measurements().items():
+        if name not in measured:
+            measured[name] = measure()
+            write_text(file, json.dumps(measured))
+            on_progress()
+    return measured
 
 
 def _warn(checks: Sequence[Check]) -> None:
@@ -117,5 +118,5 @@ def _warn(checks: Sequence[Check]) -> None:
 def _require_kept(path: pathlib.Path, cascades: Mapping[str, Cascade], wanted: bool) -> None:
     if wanted and not all((path / output.adversarial_file(name)).is_file() for name in cascades):
         raise UserError(
-            f"{path}: holds this evaluation, finished without --save_adversarial; choose another folder to repeat it."
+            f"{path}: holds this evaluation, finished, its adversarial images not kept; choose another folder."
         )

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awp_tf.attacks.autoattack import Cascade
-from awp_tf.evaluation.protocol import Protocol
-from awp_tf.evaluation.result import PartResult, gaps
-from awp_tf.evaluation.sanity import Check, Curve
-from awp_tf.evaluation.subject import Subject
+from awp_tf.evaluation.protocol import Protocol, Subject
+from awp_tf.evaluation.sanity import AccuracyCurve, Check
+from awp_tf.evaluation.state import SplitResult, gaps
 from awp_tf.infra import provenance
 from awp_tf.infra.progress import duration, table
 
@@ -19,9 +18,9 @@ def make(
     subject: Subject,
     protocol: Protocol,
     cascades: Mapping[str, Cascade],
-    parts: Mapping[str, PartResult],
+    parts: Mapping[str, SplitResult],
     checks: Sequence[Check],
-    curve: Curve,
+    curve: AccuracyCurve,
     fingerprint: Mapping[str, str],
     *,
     whole: bool,
@@ -66,7 +65,7 @@ def make(
     }
 
 
-def markdown(card: Card) -> str:
+def markdown(card: Mapping[str, Any]) -> str:
     """The card as a person reads it."""
     curve = card["curve"]
     sections = [
@@ -95,7 +94,7 @@ def markdown(card: Card) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def results(card: Card) -> str:
+def results(card: Mapping[str, Any]) -> str:
     """The table of accuracies, with the time each took."""
     parts = list(card["accuracy"])
     rows = []
@@ -112,12 +111,12 @@ def results(card: Card) -> str:
     return table(["attack", *parts, *["gap"] * (len(parts) - 1), "time"], rows)
 
 
-def _verdict(card: Card) -> str:
+def _verdict(card: Mapping[str, Any]) -> str:
     failed = [f"{check['name']}: {check['detail']}" for check in card["checks"] if not check["passed"]]
     return f"**Not to be trusted: {'; '.join(failed)}.**" if failed else "All checks passed."
 
 
-def _attacked(card: Card) -> str:
+def _attacked(card: Mapping[str, Any]) -> str:
     network, images = card["network"], card["images"]
     size = f"{network['parameters']:,} parameters, {network['classes']} classes"
     rows = [
@@ -135,7 +134,7 @@ def _described(cascade: Cascade) -> dict[str, Any]:
     return {"searches": searches, "remarks": list(cascade.remarks)}
 
 
-def _seconds(card: Card, part: str, cascade: str, attack: str) -> float:
+def _seconds(card: Mapping[str, Any], part: str, cascade: str, attack: str) -> float:
     spent = card["seconds"][part]
     return sum(
         value

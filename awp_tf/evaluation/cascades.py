@@ -14,13 +14,12 @@ from awp_tf.attacks.autoattack import Cascade
 from awp_tf.attacks.search import misclassified
 from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
-from awp_tf.evaluation.attack_pass import AttackPass, runs_of
-from awp_tf.evaluation.progress import Progress
+from awp_tf.evaluation.attack_pass import AttackPass, AttackProgress
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Runner
-from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, Ledger
+from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, runs_of
 from awp_tf.infra.errors import UserError
-from awp_tf.infra.files import replacing
+from awp_tf.infra.files import atomic_write
 from awp_tf.networks.classifier import Classifier
 
 
@@ -34,7 +33,7 @@ class Assessment:
         cascades: By what.
         protocol: The ball, the seed and the batch size.
         folder: Where state and adversarial images are kept.
-        on_look: Called every few steps; may raise, and the state is kept.
+        on_progress: Called every few steps; may raise, and the state is kept.
     """
 
     classifier: Classifier
@@ -42,7 +41,7 @@ class Assessment:
     cascades: Mapping[str, Cascade]
     protocol: Protocol
     folder: pathlib.Path
-    on_look: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """Makes the folder and prepares the forward pass."""
@@ -51,20 +50,20 @@ class Assessment:
         predict = lambda x: self.classifier.predict(x)  # noqa: E731, PLW0108  (tf.function takes functions only)
         self._logits = tf.function(predict, input_signature=[spec], autograph=False)
 
-    def run(self) -> Ledger:
+    def run(self) -> EvaluationState:
         """Goes on from the saved state, or starts.
 
         Raises:
             UserError: The saved state cannot be read, or the network's logits are not finite.
         """
-        ledger = Ledger.load(self._state) or self._begun()
-        self._clean_pass(ledger)
+        state = EvaluationState.load(self._state) or self._new_state()
+        self._clean_pass(state)
         for index, (name, cascade) in enumerate(self.cascades.items()):
-            if index == ledger.cascade:
-                self._attack(name, cascade, ledger)
-                ledger.cascade, ledger.run, ledger.position = index + 1, 0, 0
-                ledger.save(self._state)
-        return ledger
+            if index == state.cascade:
+                self._attack(name, cascade, state)
+                state.cascade, state.run, state.position = index + 1, 0, 0
+                state.save(self._state)
+        return state
 
     def adversarial(self, name: str) -> np.ndarray:
         """The images that a cascade found, [N, H, W, C] on disk; those of robust images are not set."""
@@ -77,7 +76,7 @@ class Assessment:
             robust = ~fooled[places]
             images[places[robust]] = x.numpy()[robust]
         images.flush()
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             shutil.copyfile(self._file(name), part)
 
     def pixels(self, places: np.ndarray) -> tf.Tensor:
@@ -94,78 +93,78 @@ class Assessment:
             places = np.arange(first, min(first + self.protocol.batch_size, len(self.split)))
             yield places, self.pixels(places)
 
-    def _begun(self) -> Ledger:
+    def _new_state(self) -> EvaluationState:
         """Nothing is known of any image yet."""
         likeliest = 1 + max(max(run.target for run in runs_of(cascade)) for cascade in self.cascades.values())
-        fell = np.full([len(self.cascades), len(self.split)], CLEAN_ERROR, np.int32)
-        return Ledger(np.zeros([len(self.split), likeliest], np.int32), fell)
+        fooled_by = np.full([len(self.cascades), len(self.split)], CLEAN_ERROR, np.int32)
+        return EvaluationState(np.zeros([len(self.split), likeliest], np.int32), fooled_by)
 
-    def _clean_pass(self, ledger: Ledger) -> None:
+    def _clean_pass(self, state: EvaluationState) -> None:
         """Who is classified correctly, and which wrong classes come next."""
         for places, x in self.batches():
-            if places[0] < ledger.clean:
+            if places[0] < state.clean:
                 continue
             start = time.perf_counter()
             logits = self._logits(x)
             if not np.isfinite(logits).all():
                 raise UserError(f"{self.classifier.name}: expected finite logits, received NaN or infinity.")
-            ledger.ranking[places] = tf.math.top_k(logits, ledger.ranking.shape[1]).indices.numpy()
-            ledger.fell[:, places] = np.where(misclassified(logits, self.split.labels[places]), CLEAN_ERROR, ROBUST)
-            ledger.clean = int(places[-1]) + 1
-            ledger.spend("clean", time.perf_counter() - start)
-            ledger.save(self._state)
-            self.on_look()
+            state.ranking[places] = tf.math.top_k(logits, state.ranking.shape[1]).indices.numpy()
+            state.fooled_by[:, places] = np.where(misclassified(logits, self.split.labels[places]), CLEAN_ERROR, ROBUST)
+            state.clean = int(places[-1]) + 1
+            state.add_seconds("clean", time.perf_counter() - start)
+            state.save(self._state)
+            self.on_progress()
 
-    def _attack(self, name: str, cascade: Cascade, ledger: Ledger) -> None:
+    def _attack(self, name: str, cascade: Cascade, state: EvaluationState) -> None:
         """Attack after attack; each is verified before the next begins, which gets what did not stand."""
-        images = self._opened(name)
+        images = self._open_images(name)
 
         def save() -> None:
             images.flush()  # before the state that counts on it
-            ledger.save(self._state)
+            state.save(self._state)
 
         for attack, group in itertools.groupby(enumerate(runs_of(cascade)), key=lambda pair: pair[1].attack):
             numbered = list(group)
-            if ledger.run > numbered[-1][0]:
+            if state.run > numbered[-1][0]:
                 continue
             search = numbered[0][1].search
-            progress = Progress(
+            progress = AttackProgress(
                 name if name == attack else f"{name}: {attack}",
-                images=int(np.sum(ledger.fell[ledger.cascade] == ROBUST)),
+                images=int(np.sum(state.fooled_by[state.cascade] == ROBUST)),
                 total=len(self.split),
                 runs=len(numbered),
-                done=self._done(ledger, [number for number, _ in numbered]),
+                done=self._done(state, [number for number, _ in numbered]),
             )
             now = AttackPass(
                 runner=Runner(self.classifier.predict, search, self.classifier.shape, self.classifier.dtype),
                 split=self.split,
                 protocol=self.protocol,
                 dtype=self.classifier.dtype,
-                ledger=ledger,
+                state=state,
                 images=images,
                 save=save,
                 clock=f"{name}/{attack}",
                 progress=progress,
-                on_look=self.on_look,
+                on_progress=self.on_progress,
             )
             for number, run in numbered:
-                if number >= ledger.run:
-                    ledger.run = number
-                    now.carry_out(run, number - numbered[0][0])
-                    ledger.run, ledger.position = number + 1, 0
-            self._verify(name, ledger, [number for number, _ in numbered])
-            ledger.save(self._state)
-            progress.end(int(np.sum(ledger.fell[ledger.cascade] == ROBUST)))
+                if number >= state.run:
+                    state.run = number
+                    now.run(run, number - numbered[0][0])
+                    state.run, state.position = number + 1, 0
+            self._verify(name, state, [number for number, _ in numbered])
+            state.save(self._state)
+            progress.end(int(np.sum(state.fooled_by[state.cascade] == ROBUST)))
 
-    def _done(self, ledger: Ledger, runs: list[int]) -> float:
+    def _done(self, state: EvaluationState, runs: list[int]) -> float:
         """Which part of runs is done where it goes on."""
-        part = ledger.position / max(len(ledger.pending()), 1)
-        return max(ledger.run - runs[0] + part, 0.0) / len(runs)
+        part = state.position / max(len(state.pending()), 1)
+        return max(state.run - runs[0] + part, 0.0) / len(runs)
 
-    def _verify(self, name: str, ledger: Ledger, runs: list[int]) -> None:
+    def _verify(self, name: str, state: EvaluationState, runs: list[int]) -> None:
         """Reads back what runs claim: what is not in the ball, in the box and misclassified anew does not count."""
-        images, fell = self.adversarial(name), ledger.fell[ledger.cascade]
-        claimed = np.flatnonzero(np.isin(fell, runs))
+        images, fooled_by = self.adversarial(name), state.fooled_by[state.cascade]
+        claimed = np.flatnonzero(np.isin(fooled_by, runs))
         for first in range(0, len(claimed), self.protocol.batch_size):
             places = claimed[first : first + self.protocol.batch_size]
             x, adversarial = self.pixels(places), tf.constant(images[places], self.classifier.dtype)
@@ -174,13 +173,13 @@ class Assessment:
             good = size <= self.protocol.threat.epsilon * (1 + 1e-6) + 1e-6
             good &= tf.reduce_all((adversarial >= 0) & (adversarial <= 1), axis=[1, 2, 3]).numpy()
             good &= misclassified(self._logits(adversarial), self.split.labels[places]).numpy()
-            fell[places[~good]] = ROBUST
-            ledger.rejected[ledger.cascade, places[~good]] = True
+            fooled_by[places[~good]] = ROBUST
+            state.rejected[state.cascade, places[~good]] = True
 
-    def _opened(self, name: str) -> np.memmap:
+    def _open_images(self, name: str) -> np.memmap:
         file, shape = self._file(name), (len(self.split), *self.classifier.shape)
         if not file.exists():
-            with replacing(file) as part:
+            with atomic_write(file) as part:
                 np.lib.format.open_memmap(part, "w+", self.classifier.dtype, shape).flush()
         return np.lib.format.open_memmap(file, "r+")
 

@@ -10,9 +10,9 @@ from awp_tf.data.sources import evenly
 from awp_tf.evaluation import pictures
 from awp_tf.evaluation.card import Card, markdown
 from awp_tf.evaluation.cascades import Assessment
-from awp_tf.evaluation.result import PartResult
-from awp_tf.evaluation.sanity import Curve
-from awp_tf.evaluation.subject import Subject
+from awp_tf.evaluation.protocol import Subject
+from awp_tf.evaluation.sanity import AccuracyCurve
+from awp_tf.evaluation.state import SplitResult
 from awp_tf.infra import tensorboard as drawing
 from awp_tf.infra.files import write_arrays, write_bytes, write_text
 from awp_tf.infra.tensorboard import Board
@@ -26,7 +26,7 @@ def write(
     card: Card,
     subject: Subject,
     parts: Mapping[str, Assessment],
-    results: Mapping[str, PartResult],
+    results: Mapping[str, SplitResult],
     *,
     save_adversarial: bool,
 ) -> None:
@@ -53,12 +53,12 @@ def adversarial_file(name: str, prefix: str = "") -> str:
     return f"adversarial_{prefix.replace('/', '_')}{name}.npy"
 
 
-def _drawn(card: Card, subject: Subject, assessment: Assessment, result: PartResult) -> dict[str, bytes]:
+def _drawn(card: Card, subject: Subject, assessment: Assessment, result: SplitResult) -> dict[str, bytes]:
     """Pictures by name; examples only where an image was fooled."""
     accuracy = card["accuracy"][next(iter(card["accuracy"]))]
     drawn = {
         "curve": pictures.curve(
-            Curve(**card["curve"]),
+            AccuracyCurve(**card["curve"]),
             threat=card["threat"],
             epsilon=assessment.protocol.threat.epsilon,
             worst=accuracy["worst case"],

@@ -1,12 +1,13 @@
-"""How robustness is measured: which attacks, inside which ball, on how many images."""
+"""What is evaluated (Subject) and how (Protocol): which attacks, inside which ball, on how many images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from awp_tf.attacks import PGD, Once, Search, Transfer
-from awp_tf.attacks.autoattack import AutoAttack, Cascade, named
+from awp_tf.attacks import PGD, LastIterate, Search, Transfer
+from awp_tf.attacks.autoattack import AutoAttack, Cascade, cascade_of
+from awp_tf.data.sources import Split, check_split
 from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError, at_least, one_of, positive
 from awp_tf.networks.classifier import Classifier
@@ -69,7 +70,7 @@ class Protocol:
     def expects_randomised(self) -> bool:
         """Whether all attacks average over the network's own noise."""
         searches = [search for cascade in self._known.values() for search in cascade.searches.values()]
-        return bool(searches) and all(search.lucky for search in searches)
+        return bool(searches) and all(search.randomised for search in searches)
 
     @property
     def _known(self) -> Mapping[str, Cascade]:
@@ -111,11 +112,11 @@ class Protocol:
     def _cascade(self, item: Item, classes: int, transfer: Classifier | None) -> Cascade:
         if item == "transfer":
             if transfer is None:
-                raise UserError("attacks: transfer needs --transfer_from=another.keras.")
-            search = Once(PGD(self.threat, 20, self.relative_step_size))
+                raise UserError("attacks: expected a network for transfer to craft on, received none (transfer_from).")
+            search = LastIterate(PGD(self.threat, 20, self.relative_step_size))
             return Cascade({"transfer": Transfer(transfer.predict, search, f"{transfer.name} {transfer.digest}")})
         if isinstance(item, str):
-            return named(item, self.threat, classes=classes, relative_step_size=self.relative_step_size)
+            return cascade_of(item, self.threat, classes=classes, relative_step_size=self.relative_step_size)
         if item.threat != self.threat:
             raise UserError(f"attacks: expected all in {self.threat}, received {item}; bind its threat too.")
         return item.cascade(classes) if isinstance(item, AutoAttack) else Cascade({_name(item): item})
@@ -131,3 +132,54 @@ def _require_fit(name: str, search: Search, classes: int) -> None:
     least = {"dlr": 3, "targeted-dlr": 4}.get(getattr(search, "loss", ""), 2)
     if search.targets >= classes or classes < least:
         raise UserError(f"attacks: {name} expects more than {classes} classes, received {search}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is evaluated on what.
+
+    Attributes:
+        classifier: The network; it is not changed.
+        splits: "test" and "train", as far as the protocol wants them.
+        name: Of the network, on the card.
+        data: Name of the data.
+        class_names: For the pictures; empty where unknown.
+        transfer: The network on which the attack "transfer" crafts.
+        config: The resolved configuration, for its hash.
+    """
+
+    classifier: Classifier
+    splits: Mapping[str, Split]
+    name: str = "network"
+    data: str = "data"
+    class_names: Sequence[str] = ()
+    transfer: Classifier | None = None
+    config: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What is evaluated, in a line."""
+        images = ", ".join(f"{len(split):,} {part}" for part, split in self.splits.items())
+        names = f" ({', '.join(self.class_names)})" if 0 < len(self.class_names) <= 10 else ""
+        return f"{self.name} on {self.data}: {images} images, {self.classifier.classes} classes{names}"
+
+    def __post_init__(self) -> None:
+        """Raises UserError where images or classes do not fit the network."""
+        network = self.classifier
+        for part, split in self.splits.items():
+            check_split(f"{self.data} ({part})", split)
+            shape = split.images.shape[1:]
+            if tuple(shape) != tuple(network.shape):
+                expected = f"images {list(network.shape)} (height, width, channels)"
+                raise UserError(f"{network.name}: expected {expected}, received {list(shape)} from {self.data}.")
+            known = len(self.class_names) or int(split.labels.max()) + 1
+            if known > network.classes or (self.class_names and known != network.classes):
+                raise UserError(
+                    f"{network.name}: expected {network.classes} classes, received {known} from {self.data}."
+                )
+        other = self.transfer
+        if other and (other.shape, other.classes) != (network.shape, network.classes):
+            raise UserError(
+                f"{other.name}: expected a network from {list(network.shape)} to {network.classes} classes to transfer "
+                f"from, received one from {list(other.shape)} to {other.classes}."
+            )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.search import Problem, Search, State, advance
+from awp_tf.attacks.search import Examples, Search, State, advance
 from awp_tf.noise import ImageSeeds
 from awp_tf.types import Predict
 
@@ -44,70 +44,70 @@ class Runner:
         """
         self._search = search
         flat = [tf.TensorSpec([None], kind) for kind in (tf.int32, tf.int32, tf.int64)]
-        problem = Problem(tf.TensorSpec([None, *shape], dtype), *flat)
+        examples = Examples(tf.TensorSpec([None, *shape], dtype), *flat)
         key, number = tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.int32)
 
-        def begin(problem: Problem, key: tf.Tensor, restart: tf.Tensor) -> State:
-            state = search.begin(problem, ImageSeeds(key, problem.image), restart)
+        def begin(examples: Examples, key: tf.Tensor, restart: tf.Tensor) -> State:
+            state = search.begin(examples, ImageSeeds(key, examples.image), restart)
             # The first axis of some tensors may have come out fixed, of others unknown.
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [None, *t.shape[1:]]), state)
 
-        def go_on(problem: Problem, state: State, key: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> State:
-            return advance(search, predict, problem, state, ImageSeeds(key, problem.image), start, stop)
+        def go_on(examples: Examples, state: State, key: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> State:
+            return advance(search, predict, examples, state, ImageSeeds(key, examples.image), start, stop)
 
-        self._begin = tf.function(begin, input_signature=[problem, key, number], autograph=False)
+        self._begin = tf.function(begin, input_signature=[examples, key, number], autograph=False)
         made = self._begin.get_concrete_function().structured_outputs
         state = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), made)
-        self._advance = tf.function(go_on, input_signature=[problem, state, key, number, number], autograph=False)
+        self._advance = tf.function(go_on, input_signature=[examples, state, key, number, number], autograph=False)
 
     def __call__(
         self,
-        problem: Problem,
+        examples: Examples,
         key: tf.Tensor,
         restart: int,
-        on_look: Callable[[float, int], None] = lambda part, left: None,
+        on_progress: Callable[[float, int], None] = lambda part, left: None,
     ) -> Outcome:
         """Searches until all images are fooled or all steps are done.
 
         Args:
-            problem: Arrays, at least one image.
+            examples: Arrays, at least one image.
             key: What noise depends on, [2].
             restart: Which restart this is, from 0.
-            on_look: Called every few steps with the part of them that is done, in 0..1, and the number of
+            on_progress: Called every few steps with the part of them that is done, in 0..1, and the number of
                 images not fooled yet; may raise.
         """
-        rows = np.arange(len(problem.labels))  # which image each row of the batch is
+        rows = np.arange(len(examples.labels))  # which image each row of the batch is
         real = len(rows)  # rows beyond are repetitions
-        problem, rows = _taken(problem, rows, _padded(rows))
-        state = self._begin(problem, key, tf.constant(restart))
+        examples, rows = _take(examples, rows, _pad(rows))
+        state = self._begin(examples, key, tf.constant(restart))
         found: dict[int, np.ndarray] = {}
         start = 0
         while start < self._search.steps:
             stop = min(self._search.steps, start + max(_FIRST_STOP, start // 4))
-            state = self._advance(problem, state, key, tf.constant(start), tf.constant(stop))
+            state = self._advance(examples, state, key, tf.constant(start), tf.constant(stop))
             start = stop
-            fooled = state.fooled.numpy() & (start == self._search.steps or not self._search.lucky)
+            fooled = state.fooled.numpy() & (start == self._search.steps or not self._search.randomised)
             for row in np.flatnonzero(fooled[:real]):
                 if rows[row] not in found:
                     found[rows[row]] = state.adversarial[row].numpy()
             left = np.flatnonzero(~fooled[:real])
-            on_look(stop / self._search.steps, len(left))
+            on_progress(stop / self._search.steps, len(left))
             if not len(left):
                 break
-            keep = _padded(left)
+            keep = _pad(left)
             if len(keep) < len(rows):
-                (problem, state), rows = _taken((problem, state), rows, keep)
+                (examples, state), rows = _take((examples, state), rows, keep)
                 real = len(left)
         places = np.array(sorted(found), np.int64)
         images = [found[place] for place in places]
-        return Outcome(places, np.stack(images) if images else np.zeros([0, *problem.x.shape[1:]], np.float32))
+        return Outcome(places, np.stack(images) if images else np.zeros([0, *examples.x.shape[1:]], np.float32))
 
 
-def _taken(tensors: State, rows: np.ndarray, keep: np.ndarray) -> tuple[State, np.ndarray]:
+def _take(tensors: State, rows: np.ndarray, keep: np.ndarray) -> tuple[State, np.ndarray]:
     return tf.nest.map_structure(lambda t: tf.gather(t, keep), tensors), rows[keep]
 
 
-def _padded(rows: np.ndarray) -> np.ndarray:
+def _pad(rows: np.ndarray) -> np.ndarray:
     """Rows, and the first of them again up to one of 16 sizes in each octave: at most a 16th too many."""
     count = len(rows)
     grain = 1 << max(count.bit_length() - 5, 0)

@@ -14,8 +14,8 @@ from awp_tf.attacks.autoattack import Cascade
 from awp_tf.attacks.search import climb, misclassified
 from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
-from awp_tf.evaluation.attack_pass import runs_of
-from awp_tf.evaluation.state import ROBUST, Ledger
+from awp_tf.evaluation.state import ROBUST, EvaluationState, runs_of
+from awp_tf.functional import robust
 from awp_tf.losses import margin
 from awp_tf.networks.classifier import Classifier
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
@@ -43,7 +43,7 @@ class Check(NamedTuple):
     detail: str
 
 
-class Curve(NamedTuple):
+class AccuracyCurve(NamedTuple):
     """Accuracy under PGD on the margin, as the ball grows.
 
     Attributes:
@@ -78,33 +78,33 @@ class Sanity:
     randomised: bool = False
     _attacks: dict[int, Callable[..., tf.Tensor]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    def looks(self) -> dict[str, Callable[[], Any]]:
+    def measurements(self) -> dict[str, Callable[[], Any]]:
         """What is to be done, by name; each gives what JSON can hold, and conclude() takes it all together."""
         own = {"logits": self.logits, "deterministic": self.deterministic, "gradients": self.gradients}
         attacks = {self._name(*point): functools.partial(self.fooled, *point) for point in self._points()}
         return {**own, **attacks}
 
-    def conclude(self, seen: Mapping[str, Any]) -> tuple[list[Check], Curve]:
+    def conclude(self, measured: Mapping[str, Any]) -> tuple[list[Check], AccuracyCurve]:
         """The checks and the curve."""
-        checks = [Check(*seen[name]) for name in ("logits", "deterministic", "gradients")]
+        checks = [Check(*measured[name]) for name in ("logits", "deterministic", "gradients")]
         total, epsilon = len(self.split), self.threat.epsilon
-        few, many = (1 - len(seen[self._name(n, epsilon)]) / total for n in (_FEW_STEPS, _MANY_STEPS))
+        few, many = (1 - len(measured[self._name(n, epsilon)]) / total for n in (_FEW_STEPS, _MANY_STEPS))
         detail = f"PGD-{_FEW_STEPS} {100 * few:.1f} %, PGD-{_MANY_STEPS} {100 * many:.1f} %"
         checks.append(Check("more steps", many <= few + max(_SLACK, 1.5 / total), detail))
         epsilons = self._epsilons()
-        accuracies = [1 - len(seen[self._name(_CURVE_STEPS, each)]) / total for each in epsilons]
+        accuracies = [1 - len(measured[self._name(_CURVE_STEPS, each)]) / total for each in epsilons]
         detail = f"{100 * accuracies[-1]:.1f} % remain where every pixel may take any value"
         checks.append(Check("unbounded attack", accuracies[-1] <= _SLACK, detail))
-        return checks, Curve(epsilons, accuracies, total)
+        return checks, AccuracyCurve(epsilons, accuracies, total)
 
-    def strength(self, seen: Mapping[str, Any], robust: np.ndarray) -> Check:
+    def strength(self, measured: Mapping[str, Any], robust: np.ndarray) -> Check:
         """An evaluation that calls images robust which plain PGD on the margin fools is too weak.
 
         Args:
-            seen: What was found.
+            measured: What was found.
             robust: What the evaluation says of these images, [M].
         """
-        missed = int(robust[seen[self._name(_CURVE_STEPS, self.threat.epsilon)]].sum())
+        missed = int(robust[measured[self._name(_CURVE_STEPS, self.threat.epsilon)]].sum())
         detail = f"PGD-{_CURVE_STEPS} on the margin fooled {missed} of {len(robust)} images that are called robust"
         return Check("strength", missed <= _WEAK * len(robust), detail)
 
@@ -125,7 +125,7 @@ class Sanity:
             return Check("deterministic", True, "five passes agree")
         if self.randomised:
             return Check("deterministic", True, "outputs are randomised, which the attacks take into account")
-        advice = "so an attack may fail by chance; use --attacks=rand"
+        advice = "so an attack may fail by chance; use the attacks of version rand"
         return Check("deterministic", False, f"outputs are randomised, {advice}")
 
     def gradients(self) -> Check:
@@ -167,7 +167,7 @@ class Sanity:
             threat = dataclasses.replace(self.threat, epsilon=epsilon)  # type: ignore[type-var]
             seeds = ImageSeeds(make_seed(self.seed, EVALUATION).key, image)
             adversarial = PGD(threat, steps)(lambda z: self._margin(labels, z)[0], x, seeds)
-            return misclassified(self.classifier.predict(adversarial), labels)
+            return ~robust(self.classifier.predict, x, adversarial, labels)
 
         return tf.function(wrong, autograph=False, reduce_retracing=True)
 
@@ -186,27 +186,27 @@ class Sanity:
         return margin(logits, labels), misclassified(logits, labels)
 
 
-def black_box(cascades: Mapping[str, Cascade], ledger: Ledger) -> Check:
-    """Images that withstood attacks with gradients and fell to one without: a sign that gradients are masked."""
-    nobody = np.zeros(ledger.fell.shape[1], bool)
-    fell_to_white, fell_to_black, withstood_white = nobody.copy(), nobody.copy(), nobody.copy()
-    for cascade, fell in zip(cascades.values(), ledger.fell, strict=True):
+def black_box(cascades: Mapping[str, Cascade], state: EvaluationState) -> Check:
+    """Images that withstood attacks with gradients and were fooled by one without: a sign that gradients are masked."""
+    nobody = np.zeros(state.fooled_by.shape[1], bool)
+    fooled_by_white, fooled_by_black, withstood_white = nobody.copy(), nobody.copy(), nobody.copy()
+    for cascade, fooled_by in zip(cascades.values(), state.fooled_by, strict=True):
         for number, run in enumerate(runs_of(cascade)):
             if run.attack in BLACK_BOX:
-                fell_to_black |= fell == number
+                fooled_by_black |= fooled_by == number
             else:
-                fell_to_white |= fell == number
-                withstood_white |= (fell > number) | (fell == ROBUST)
-    only = int(np.sum(fell_to_black & withstood_white & ~fell_to_white))
+                fooled_by_white |= fooled_by == number
+                withstood_white |= (fooled_by > number) | (fooled_by == ROBUST)
+    only = int(np.sum(fooled_by_black & withstood_white & ~fooled_by_white))
     share = only / len(nobody)
-    detail = f"{only} images ({100 * share:.2f} %) withstood attacks with gradients and fell to one without"
+    detail = f"{only} images ({100 * share:.2f} %) withstood attacks with gradients and were fooled by one without"
     return Check("black box", share <= _BLACK_BOX_SLACK, detail)
 
 
-def verified(ledger: Ledger, *, randomised: bool) -> Check:
+def verified(state: EvaluationState, *, randomised: bool) -> Check:
     """Images that were claimed to be fooled, did not stand the second look, and were not fooled later either."""
-    bad = int(np.sum(ledger.rejected & (ledger.fell == ROBUST)))
-    counted = int(np.sum(ledger.fell > ROBUST))
+    bad = int(np.sum(state.rejected & (state.fooled_by == ROBUST)))
+    counted = int(np.sum(state.fooled_by > ROBUST))
     detail = f"{counted} adversarial images read back: in the ball, in the box, misclassified"
     if bad:
         detail += f"; {bad} others were not, and count as robust"

@@ -1,56 +1,33 @@
-"""Exports a network from end to end: graph, warm-up, card, parity, version folder."""
+"""Exports a network from end to end: graph, warm-up, robustness card, parity, version folder."""
 
-import dataclasses
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.export.card import Product, write_card
+from awp_tf.evaluation.card import Card, markdown
 from awp_tf.export.parity import require_parity
-from awp_tf.export.serving_files import write_configs, write_warmup
-from awp_tf.export.signatures import Limits, Served
-from awp_tf.export.versions import check_version, staged
-from awp_tf.infra.errors import UserError, at_least
-from awp_tf.networks.classifier import keras_file, of_keras
+from awp_tf.export.settings import Export, Servable
+from awp_tf.export.signatures import ServingModule
+from awp_tf.export.versions import check_version, staging, write_configs, write_warmup
+from awp_tf.infra import provenance
+from awp_tf.infra.errors import UserError
+from awp_tf.infra.files import write_text
+from awp_tf.networks.classifier import digest, keras_file, of_keras
 
 CARD = "assets.extra/robustness_card"
 _PARITY_IMAGES = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """How a network is exported.
-
-    Attributes:
-        batch_sizes: For warm-up requests and the example of batching parameters.
-        floats: Whether there is a signature for floats in [0, 1], too.
-        limits: For encoded images.
-        keep: How many versions stay, the newest; None keeps all.
-    """
-
-    batch_sizes: Sequence[int] = (1, 8, 64)
-    floats: bool = False
-    limits: Limits = Limits()
-    keep: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises UserError where a setting makes no sense."""
-        for size in self.batch_sizes:
-            at_least("Export.batch_sizes", size, 1)
-        if not self.batch_sizes:
-            raise UserError("Export.batch_sizes: expected at least one.")
-        if self.keep is not None:
-            at_least("Export.keep", self.keep, 1)
-
-
-def export(product: Product, settings: Export, base: str, *, version: int | None = None) -> pathlib.Path:
+def export(servable: Servable, settings: Export, base: str, *, version: int | None = None) -> pathlib.Path:
     """Writes <base>/<model>/<version>/ for TF Serving.
 
     Args:
-        product: What.
+        servable: What.
         settings: How.
         base: Where; a server's --model_base_path is <base>/<model>.
         version: Its number; None is the next free one.
@@ -63,36 +40,85 @@ def export(product: Product, settings: Export, base: str, *, version: int | None
             nothing stays.
     """
     root = pathlib.Path(base)
-    model = root / product.model
+    model = root / servable.model
     check_version(model, version)
-    network = checked_network(product)
-    with staged(model, version, settings.keep) as (folder, number):
-        served = Served(network, product.class_names, settings.limits)
+    network = checked_network(servable)
+    with staging(model, version, settings.keep) as (folder, number):
+        served = ServingModule(network, servable.class_names, settings.limits)
         tf.saved_model.save(served.module, str(folder), signatures=served.signatures(floats=settings.floats))
-        write_warmup(folder, product.model, product.images, settings.batch_sizes)
-        found = require_parity(folder, network, product.images[:_PARITY_IMAGES])
-        write_card(folder / CARD, product, found)
+        write_warmup(folder, servable.model, servable.images, settings.batch_sizes)
+        found = require_parity(folder, network, servable.images[:_PARITY_IMAGES])
+        write_card(folder / CARD, servable, found)
     write_configs(root, settings.batch_sizes)
     return model / str(number)
 
 
-def checked_network(product: Product) -> keras.Model:
+def checked_network(servable: Servable) -> keras.Model:
     """Reads the network.
 
     Raises:
         UserError: It cannot be read, or images and class names do not fit it.
     """
-    network = keras_file(product.network)
-    classifier = of_keras(network, name=str(product.network))
-    if product.images.dtype != np.uint8 or product.images.shape[1:] != classifier.shape or not len(product.images):
+    network = keras_file(servable.network)
+    classifier = of_keras(network, name=str(servable.network))
+    if servable.images.dtype != np.uint8 or servable.images.shape[1:] != classifier.shape or not len(servable.images):
         raise UserError(
-            f"{product.network}: expected uint8 images {list(classifier.shape)} to try it with, received "
-            f"{product.images.dtype} {list(product.images.shape[1:])}."
+            f"{servable.network}: expected uint8 images {list(classifier.shape)} to try it with, received "
+            f"{servable.images.dtype} {list(servable.images.shape[1:])}."
         )
-    if product.class_names and len(product.class_names) != classifier.classes:
+    if servable.class_names and len(servable.class_names) != classifier.classes:
         raise UserError(
-            f"{product.network}: expected {classifier.classes} class names, received {len(product.class_names)}."
+            f"{servable.network}: expected {classifier.classes} class names, received {len(servable.class_names)}."
         )
     if classifier.shape[-1] not in (1, 3):
-        raise UserError(f"{product.network}: expected images of 1 or 3 channels, received {classifier.shape[-1]}.")
+        raise UserError(f"{servable.network}: expected images of 1 or 3 channels, received {classifier.shape[-1]}.")
     return network
+
+
+def read_card(path: pathlib.Path, network: pathlib.Path) -> Card:
+    """The robustness card of a network.
+
+    Args:
+        path: evaluation.json.
+        network: The .keras file it has to belong to.
+
+    Raises:
+        UserError: It cannot be read, or belongs to another network.
+    """
+    try:
+        card: Card = json.loads(path.read_text(encoding="utf-8"))
+        measured = card["network"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a robustness card (evaluation.json), which this is not ({error})."
+        ) from error
+    if measured != digest(network):
+        raise UserError(
+            f"{path}: expected the card of {network}, received that of another network; evaluate this one, or "
+            "give its own card."
+        )
+    return card
+
+
+def write_card(path: pathlib.Path, servable: Servable, parity: Mapping[str, float]) -> None:
+    """Writes path.json and path.md: the evaluation, and what was exported; without one, that there was none.
+
+    Args:
+        path: Without a suffix.
+        servable: What was exported.
+        parity: The largest difference to the network, by signature.
+    """
+    made: dict[str, Any] = {
+        "model": servable.model,
+        "network_sha256": digest(servable.network),
+        "class_names": list(servable.class_names),
+        "parity": dict(parity),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+    }
+    evaluated = servable.card is not None
+    content = {"evaluated": evaluated, "export": made, "evaluation": servable.card}
+    page = markdown(servable.card) if servable.card else f"# Robustness of {servable.model}\n\n**Not evaluated.**\n"
+    page += f"\nServed network: SHA-256 {made['network_sha256']}\n"
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(content, indent=2) + "\n")
+    write_text(path.with_name(f"{path.name}.md"), page)

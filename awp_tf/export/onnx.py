@@ -7,20 +7,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.export.card import write_card
-from awp_tf.export.export import Product, checked_network
+from awp_tf.export.export import checked_network, write_card
 from awp_tf.export.parity import tolerance
+from awp_tf.export.settings import Servable
 from awp_tf.infra.errors import UserError
-from awp_tf.infra.files import replacing
+from awp_tf.infra.files import atomic_write
 
 OPSET = 18
 
 
-def export_onnx(product: Product, base: str) -> pathlib.Path:
+def export_onnx(servable: Servable, base: str) -> pathlib.Path:
     """Writes <base>/<model>.onnx and its card, after comparing it with the network in ONNX Runtime.
 
     Args:
-        product: What.
+        servable: What.
         base: Where.
 
     Raises:
@@ -30,11 +30,11 @@ def export_onnx(product: Product, base: str) -> pathlib.Path:
         import onnxruntime  # noqa: PLC0415
         import tf2onnx  # noqa: PLC0415
     except ImportError as error:
-        raise UserError(f"--format=onnx: expected the extra 'onnx' ({error}); pip install 'awp_tf[onnx]'.") from error
-    path = pathlib.Path(base) / f"{product.model}.onnx"
+        raise UserError(f"onnx: expected the extra 'onnx' ({error}); pip install 'awp_tf[onnx]'.") from error
+    path = pathlib.Path(base) / f"{servable.model}.onnx"
     if path.exists():
-        raise UserError(f"{path}: is there already and is not overwritten; choose another --model or --output.")
-    network = checked_network(product)
+        raise UserError(f"{path}: is there already and is not overwritten; choose another model name or folder.")
+    network = checked_network(servable)
 
     spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
 
@@ -44,13 +44,13 @@ def export_onnx(product: Product, base: str) -> pathlib.Path:
         return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": tf.argmax(logits, axis=-1)}
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         tf2onnx.convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(part))
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
-        found = _difference(session, network, product.images)
+        found = _difference(session, network, servable.images)
         if not found <= tolerance(network):
             raise UserError(f"{path}: expected the answers of the network itself, received others ({found:.2g}).")
-    write_card(path.with_suffix(""), product, {"onnx": found})
+    write_card(path.with_suffix(""), servable, {"onnx": found})
     return path
 
 

@@ -1,44 +1,19 @@
 """What a served network answers to: raw pixels, encoded images, floats."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
-from awp_tf.data.folders import resized
-from awp_tf.infra.errors import UserError, at_least
+from awp_tf.data.folders import resize
+from awp_tf.export.settings import Limits
 
 Answer = dict[str, tf.Tensor]
 
 DEFAULT, BYTES, FLOAT = "serving_default", "serving_bytes", "serving_float"
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Which encoded images are decoded; what lies outside is an error before a pixel is read.
-
-    A small file can hold a picture of a gigabyte, so its header is looked at first.
-
-    Attributes:
-        smallest_side: Pixels; less can hardly be a picture of anything.
-        largest_side: Pixels; the decoded image takes largest_side^2 x channels bytes at most.
-        largest_file: Bytes of the encoded image.
-    """
-
-    smallest_side: int = 4
-    largest_side: int = 4096
-    largest_file: int = 20_000_000
-
-    def __post_init__(self) -> None:
-        """Raises UserError where a limit makes no sense."""
-        for name in ("smallest_side", "largest_side", "largest_file"):
-            at_least(f"Limits.{name}", getattr(self, name), 1)
-        if self.smallest_side > self.largest_side:
-            raise UserError(f"Limits: expected smallest_side <= largest_side, received {self}.")
-
-
-class Served:
+class ServingModule:
     """A network with its signatures.
 
     Attributes:
@@ -75,7 +50,7 @@ class Served:
 
         @tf.function(input_signature=[encoded], autograph=False)
         def serving_bytes(image_bytes: tf.Tensor) -> Answer:
-            return self._answer(decoded(image_bytes, self._shape, self._limits))
+            return self._answer(decode(image_bytes, self._shape, self._limits))
 
         @tf.function(input_signature=[real], autograph=False)
         def serving_float(images: tf.Tensor) -> Answer:
@@ -103,7 +78,7 @@ class Served:
         return {name: tf.identity(value, name=name) for name, value in answer.items()}
 
 
-def decoded(image_bytes: tf.Tensor, shape: Sequence[int], limits: Limits) -> tf.Tensor:
+def decode(image_bytes: tf.Tensor, shape: Sequence[int], limits: Limits) -> tf.Tensor:
     """Encoded images [B] as uint8 [B, H, W, C], resized as the data were that the network learnt from.
 
     Args:
@@ -113,14 +88,14 @@ def decoded(image_bytes: tf.Tensor, shape: Sequence[int], limits: Limits) -> tf.
     """
     height, width, channels = shape
 
-    def one(content: tf.Tensor) -> tf.Tensor:
+    def decode_file(content: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies(_refuse(content, limits)):
             content = tf.identity(content)
         image = tf.io.decode_image(content, channels=channels, expand_animations=False)
         image = tf.ensure_shape(image, [None, None, channels])
-        return tf.ensure_shape(resized(image, height, width), shape)
+        return tf.ensure_shape(resize(image, height, width), shape)
 
-    return tf.map_fn(one, image_bytes, fn_output_signature=tf.uint8)
+    return tf.map_fn(decode_file, image_bytes, fn_output_signature=tf.uint8)
 
 
 def _refuse(content: tf.Tensor, limits: Limits) -> list[tf.Operation]:

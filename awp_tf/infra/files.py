@@ -14,7 +14,7 @@ from awp_tf.infra.errors import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a name to write to, with the suffix of path; on leaving, that file takes path's place at once."""
     part = path.with_name(f".{path.name}.part{path.suffix}")
     try:
@@ -60,19 +60,19 @@ def is_part(path: pathlib.Path) -> bool:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes text; path holds either the old text or the new one, never half of it."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Likewise, bytes."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content)
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Likewise, arrays by name, as a compressed .npz file; equal arrays give equal bytes."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         np.savez_compressed(part, allow_pickle=False, **arrays)
 
 

@@ -1,8 +1,8 @@
-"""What a run prints: a bar on a terminal, one line an epoch everywhere."""
+"""How far long work is, and how long the rest will take: a bar on a terminal, a line now and then elsewhere."""
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import tqdm
 
@@ -41,19 +41,6 @@ class Console:
         self._bar.close()
 
 
-def epoch_line(epoch: int, epochs: int, values: Mapping[str, float], *, remaining: float, best: bool) -> str:
-    """One epoch in one line; accuracies, where they were measured, are clean / robust."""
-    measured = "".join(
-        f"{part} {100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f} %  "
-        for part in ("train", "validation")
-        if f"{part}/clean" in values
-    )
-    return (
-        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  {measured}"
-        f"{values['speed/images_per_second']:.0f} images/s  {duration(remaining)} left{'  best' if best else ''}"
-    )
-
-
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     minutes, rest = divmod(round(seconds), 60)
@@ -69,67 +56,85 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-class Heartbeat:
-    """A line every 20 seconds for long work, whichever thread does it: how much is done, how much time is left."""
+class Pace:
+    """How fast work goes, and how long the rest of it will take; several threads may do it."""
 
-    def __init__(self, title: str, total: int, every: float = 20.0) -> None:
-        """The work begins now.
+    def __init__(self, total: float, done: float = 0.0) -> None:
+        """The work begins, or goes on, now.
 
         Args:
-            title: What stands in front.
-            total: Units of work, all alike.
-            every: Seconds between two lines.
+            total: Units of work, all alike: images, passes, steps.
+            done: Units done by an earlier process; they do not count for the pace.
         """
-        self._title, self._total, self._every = title, total, every
-        self._done, self._skipped = 0, 0
+        self._total, self._before, self._here = total, done, 0.0
         self._start = self._last = time.perf_counter()
         self._lock = threading.Lock()
 
-    def skip(self, units: int) -> None:
-        """Units that were done before; they do not count for the pace."""
+    def advance(self, units: float) -> float:
+        """Some work is done; returns units per second since the last call (or resume)."""
         with self._lock:
-            self._skipped += units
+            now = time.perf_counter()
+            seconds, self._last = now - self._last, now
+            self._here += units
+            return units / max(seconds, 1e-9)
 
-    def advance(self, units: int = 1) -> None:
-        """Some work is done."""
+    def advance_to(self, done: float) -> None:
+        """As much is done, in all."""
+        self.advance(done - self.done)
+
+    def skip(self, units: float) -> None:
+        """An earlier process has done some of it."""
         with self._lock:
-            self._done += units
+            self._before += units
+
+    def pause(self) -> None:
+        """Something else begins, which is not to count."""
+        self._paused = time.perf_counter()
+
+    def resume(self) -> None:
+        """The work goes on."""
+        self._last = time.perf_counter()
+        self._start += self._last - self._paused
+
+    @property
+    def done(self) -> float:
+        """Units done in all."""
+        return self._before + self._here
+
+    @property
+    def part(self) -> float:
+        """In 0..1."""
+        return self.done / self._total
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of work here, pauses left out."""
+        return time.perf_counter() - self._start
+
+    @property
+    def speed(self) -> float:
+        """Units per second."""
+        return self._here / max(self.elapsed, 1e-9)
+
+    @property
+    def left(self) -> float:
+        """Seconds for the rest at the pace so far; 0 while there is none."""
+        return (self._total - self.done) / self.speed if self._here else 0.0
+
+
+class Heartbeat:
+    """A line every 20 seconds for long work, whichever thread does it."""
+
+    def __init__(self, every: float = 20.0) -> None:
+        """The next line is due in so many seconds."""
+        self._every, self._last = every, time.perf_counter()
+        self._lock = threading.Lock()
+
+    def beat(self, text: Callable[[], str]) -> None:
+        """Prints a line, unless the last one is fresh."""
+        with self._lock:
             now = time.perf_counter()
             if now - self._last < self._every:
                 return
             self._last = now
-            left = self._total - self._done - self._skipped
-            part = 100 * (1 - left / self._total)
-            print(f"{self._title} {part:3.0f} %  {duration((now - self._start) * left / self._done)} left", flush=True)
-
-
-class Clock:
-    """Images per second of training, and how long the rest of a run will take."""
-
-    def __init__(self) -> None:
-        """Starts."""
-        self._start = self._last = time.perf_counter()
-        self._images, self._seconds = 0, 0.0
-
-    def lap(self, images: int) -> float:
-        """Images per second since the last lap or resume."""
-        now = time.perf_counter()
-        elapsed, self._last = now - self._last, now
-        self._images, self._seconds = self._images + images, self._seconds + elapsed
-        return images / elapsed
-
-    def pause(self) -> None:
-        """Something other than training begins."""
-        self._seconds += time.perf_counter() - self._last
-
-    def resume(self) -> None:
-        """Training goes on."""
-        self._last = time.perf_counter()
-
-    def training(self) -> float:
-        """Images per second while training."""
-        return self._images / max(self._seconds, 1e-9)
-
-    def remaining(self, images: int) -> float:
-        """Seconds for images more at the pace so far, validation included; 0 while there is no pace."""
-        return images * (time.perf_counter() - self._start) / self._images if self._images else 0.0
+        print(text(), flush=True)

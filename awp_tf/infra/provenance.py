@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """The newest commit that changed this code, marked where files were changed since; None outside a git checkout."""
     try:
-        newest = _git("log", "-1", "--format=%H")
+        newest = _git("log", "-1", "--pretty=%H")
         changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None

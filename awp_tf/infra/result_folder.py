@@ -2,26 +2,29 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
+
+import filelock
 
 from awp_tf.infra.errors import UserError
-from awp_tf.infra.files import write_text
-from awp_tf.training.run import locked
+from awp_tf.infra.files import is_part, write_text
 
 Content = dict[str, Any]
+Fingerprint = Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class OutputFolder:
-    """Where an evaluation or a landscape goes.
+class ResultFolder:
+    """Where an evaluation or a landscape goes; a run's folder is one, too.
 
     Attributes:
         path: New, empty, or of the same work.
-        file: The result's name, JSON with a field "fingerprint"; it is written last and means: finished.
+        file: The result's name, JSON; it is written last and means: finished.
         what: What the result is, for messages: "an evaluation".
         fingerprint: What unfinished work must agree in to be gone on with, by name.
         lasting: The names of those in which a finished result must agree, too, to be taken as it is.
@@ -30,8 +33,11 @@ class OutputFolder:
     path: pathlib.Path
     file: str
     what: str
-    fingerprint: Mapping[str, str]
+    fingerprint: Fingerprint
     lasting: tuple[str, ...]
+
+    # What a process that was killed at once may leave; folders of these names are still new.
+    _leftovers: ClassVar[tuple[str, ...]] = (".lock", "state")
 
     @property
     def state(self) -> pathlib.Path:
@@ -44,27 +50,25 @@ class OutputFolder:
         Raises:
             UserError: The folder is another's; nothing has been written.
         """
-        if (self.path / self.file).is_file():
-            content = self._read(self.path / self.file)
-            self._require_same(content.get("fingerprint", {}), self.lasting)
-            return content
-        begun = self.state / "fingerprint.json"
-        if begun.is_file():
-            self._require_same(self._read(begun), tuple(self.fingerprint))
-        elif self.path.exists() and self._strangers():
+        file = self.path / self.file
+        content = self._read(file) if file.is_file() else None
+        there = self._fingerprint_there(content)
+        if there is not None:
+            self._require_same(there, tuple(self.fingerprint) if content is None else self.lasting)
+        elif self._holds_others():
             raise UserError(
                 f"{self.path}: expected a new or empty folder, or {self.what} to go on with; choose another."
             )
-        return None
+        return content
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """Makes the folder and its state, and keeps other processes out.
 
         Raises:
             UserError: It cannot be written, or another process works in it.
         """
-        with locked(self.path):
+        with lock(self.path):
             self.state.mkdir(exist_ok=True)
             write_text(self.state / "fingerprint.json", json.dumps(dict(self.fingerprint)))
             yield
@@ -78,8 +82,18 @@ class OutputFolder:
         """Removes the state; it may be left over where only its removal was interrupted."""
         shutil.rmtree(self.state, ignore_errors=True)
 
-    def _strangers(self) -> bool:
-        return not self.path.is_dir() or bool({file.name for file in self.path.iterdir()} - {".lock", "state"})
+    def _fingerprint_there(self, content: Content | None) -> Fingerprint | None:
+        """That of the result or the unfinished work in the folder; None where there is neither."""
+        if content is not None:
+            there: Fingerprint = content.get("fingerprint", {})
+            return there
+        file = self.state / "fingerprint.json"
+        return self._read(file) if file.is_file() else None
+
+    def _holds_others(self) -> bool:
+        if not self.path.is_dir():
+            return self.path.exists()
+        return not all(file.name in self._leftovers or is_part(file) for file in self.path.iterdir())
 
     def _read(self, file: pathlib.Path) -> Content:
         try:
@@ -90,11 +104,37 @@ class OutputFolder:
             ) from error
         return content
 
-    def _require_same(self, there: Mapping[str, str], names: tuple[str, ...]) -> None:
+    def _require_same(self, there: Fingerprint, names: tuple[str, ...]) -> None:
         for name in names:
-            here = self.fingerprint[name]
-            if there.get(name) != here:
+            if there.get(name) != self.fingerprint[name]:
+                pairs = itertools.zip_longest(
+                    (there.get(name) or "").splitlines(), self.fingerprint[name].splitlines(), fillvalue="(nothing)"
+                )
+                before, now = next(((a, b) for a, b in pairs if a != b), ("", ""))
                 raise UserError(
-                    f"{self.path}: holds {self.what} of another {name} (there: {there.get(name)}; here: {here}); "
+                    f"{self.path}: holds {self.what} of another {name} (there: {before}; here: {now}); "
                     "choose another folder, or delete that one."
                 )
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, unless it is there already, and keeps other processes out of it.
+
+    Raises:
+        UserError: The folder cannot be written, or another process works in it.
+    """
+    file = path / ".lock"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); choose another folder.") from error
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(filelock.FileLock(file, timeout=0, fallback_to_soft=False))
+        except filelock.Timeout:
+            raise UserError(f"{path}: another process is working in it; choose another folder.") from None
+        except (OSError, NotImplementedError) as error:  # some network disks know no locks
+            print(f"warning: {path} cannot be locked ({error}); see that no other process works in it.")
+        yield

@@ -5,11 +5,12 @@ import pathlib
 import sys
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams_api
 
-from awp_tf.infra.files import replacing
+from awp_tf.infra.files import atomic_write
 
 
 class Board:
@@ -50,21 +51,33 @@ class Board:
             tf.summary.image(name, pixels[tf.newaxis], step=0)
         self._writer.flush()
 
-    def images(self, step: int, clean: tf.Tensor, adversarial: tf.Tensor) -> None:
-        """One picture of three rows: clean images, adversarial ones, and their difference.
-
-        In the difference grey is none, and black and white are each image's largest.
-        """
-        difference = adversarial - clean
-        largest = tf.reduce_max(tf.abs(difference), axis=[1, 2, 3], keepdims=True)
-        difference = tf.clip_by_value(difference / (2 * largest + 1e-12) + 0.5, 0.0, 1.0)
-        border = [[0, 0], [1, 1], [1, 1], [0, 0]]
-        framed = [tf.pad(images, border, constant_values=1.0) for images in (clean, adversarial, difference)]
-        rows = [tf.concat(tf.unstack(images), axis=1) for images in framed]
-        picture = tf.repeat(tf.repeat(tf.concat(rows, axis=0), 4, axis=0), 4, axis=1)
+    def images(self, step: int, clean: np.ndarray, adversarial: np.ndarray) -> None:
+        """One picture: clean images, adversarial ones and their difference; see adversarial_grid."""
+        grid = adversarial_grid(np.asarray(clean), np.asarray(adversarial))
+        large = grid.repeat(4, axis=0).repeat(4, axis=1)
         with self._writer.as_default():
-            tf.summary.image("validation/clean, adversarial, difference", picture[tf.newaxis], step)
+            tf.summary.image("validation/clean, adversarial, difference", large[np.newaxis], step)
         self._writer.flush()
+
+
+def adversarial_grid(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
+    """Three rows: clean images, adversarial ones, and their difference; each with a white frame of one pixel.
+
+    In the difference grey is none, and black and white are each image's largest.
+
+    Args:
+        clean: In [0, 1], [N, H, W, C].
+        adversarial: Theirs.
+
+    Returns:
+        Pixels in [0, 1], [3 (H + 2), N (W + 2), C].
+    """
+    difference = adversarial - clean
+    largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
+    stretched = np.clip(difference / (2 * largest + 1e-12) + 0.5, 0, 1)
+    frame = [(0, 0), (1, 1), (1, 1), (0, 0)]
+    rows = [np.pad(images, frame, constant_values=1.0) for images in (clean, adversarial, stretched)]
+    return np.concatenate([np.concatenate(list(images), axis=1) for images in rows])
 
 
 @contextlib.contextmanager
@@ -88,6 +101,6 @@ def _shorten(file: pathlib.Path, steps: int) -> None:
     early = [record for record in kept if event_pb2.Event.FromString(record).step <= steps]
     if complete and len(early) == len(kept):
         return
-    with replacing(file) as part, tf.io.TFRecordWriter(str(part)) as writer:
+    with atomic_write(file) as part, tf.io.TFRecordWriter(str(part)) as writer:
         for record in early:
             writer.write(record)

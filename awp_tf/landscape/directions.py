@@ -30,7 +30,7 @@ def awp_direction(weights: Weights, gradient: Gradient, seed: noise.Seed) -> lis
     return [n - w for n, w in zip(nearby, weights, strict=True)]
 
 
-def moved(weights: Weights, directions: Sequence[Weights], coefficients: Sequence[float]) -> list[tf.Tensor]:
+def shift(weights: Weights, directions: Sequence[Weights], coefficients: Sequence[float]) -> list[tf.Tensor]:
     """W + sum of coefficient x direction; nothing is written to a variable."""
     result = list(weights)
     for coefficient, direction in zip(coefficients, directions, strict=True):

@@ -14,20 +14,19 @@ import tensorflow as tf
 from awp_tf.data import Split
 from awp_tf.data.batches import ordered
 from awp_tf.data.sources import spread
-from awp_tf.evaluation.subject import Subject
+from awp_tf.evaluation.protocol import Subject
 from awp_tf.infra import cpu, provenance
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_arrays, write_bytes, write_text
 from awp_tf.infra.progress import duration
-from awp_tf.infra.result_folder import OutputFolder
+from awp_tf.infra.result_folder import ResultFolder
 from awp_tf.infra.signals import Interrupt
 from awp_tf.infra.tensorboard import Board
-from awp_tf.landscape.figures import drawn
-from awp_tf.landscape.meter import Meter
+from awp_tf.landscape.figures import draw_figures
 from awp_tf.landscape.passes import Passes
 from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
-from awp_tf.landscape.survey import Survey
+from awp_tf.landscape.survey import Meter, Survey
 from awp_tf.networks.classifier import digest, keras_file, of_keras
 
 Content = dict[str, Any]
@@ -93,7 +92,7 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
     views = [_subset(view, settings) for view in views]
     fingerprint = _fingerprint(views, settings)
     path = pathlib.Path(folder)
-    place = OutputFolder(path, "landscape.json", "a landscape", fingerprint, ("network", "data", "settings"))
+    place = ResultFolder(path, "landscape.json", "a landscape", fingerprint, ("network", "data", "settings"))
     finished = place.finished()
     if finished is not None:
         place.clear()
@@ -103,7 +102,7 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
         view.network()  # all are read once before anything is written
     different = {view.content: view for view in views}.values()
     sizes = [(len(own), len(other)) for own, other in (_own_and_other(view, settings) for view in different)]
-    with place.opened(), Interrupt() as interrupt:
+    with place.open(), Interrupt() as interrupt:
         meter = Meter(sizes, settings, interrupt.check)
         results = _results(views, settings, place.state, meter)
         content = {
@@ -189,7 +188,7 @@ def _write(path: pathlib.Path, results: Sequence[Result], content: Content, conf
         for part, accuracy in result.robust().items():
             arrays[f"{result.name}/robust_{part}"] = np.array(accuracy)
     write_arrays(path / "landscape.npz", arrays)
-    files = drawn(results)
+    files = draw_figures(results)
     board = Board(path / "tensorboard")
     for name, picture in files.items():
         write_bytes(path / name, picture)

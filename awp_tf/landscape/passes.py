@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import Attack, Clean, untargeted
-from awp_tf.functional import bind, read
+from awp_tf.functional import bind, read, robust
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.types import Weights
@@ -55,9 +55,9 @@ class Passes:
         weights = [tf.TensorSpec(w.shape, w.dtype) for w in self.weights]
         images = tf.TensorSpec([None, *network.input_shape[1:]], network.inputs[0].dtype)
         signature = [weights, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)]
-        self._measure = tf.function(self._measured, input_signature=signature, autograph=False)
-        self._ascend = tf.function(self._ascent, input_signature=signature, autograph=False)
-        self._craft = tf.function(self._crafted, input_signature=signature, autograph=False)
+        self._measure = tf.function(self._measure_pure, input_signature=signature, autograph=False)
+        self._ascend = tf.function(self._gradient_pure, input_signature=signature, autograph=False)
+        self._craft = tf.function(self._craft_pure, input_signature=signature, autograph=False)
 
     def height(self, weights: Weights, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> Height:
         """The mean over images of the loss at weights, at images found by attacking the network there.
@@ -87,7 +87,7 @@ class Passes:
             on_batch()
         return total
 
-    def crafted(self, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> list[Batch]:
+    def craft(self, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> list[Batch]:
         """The batches with images replaced by adversarial ones of the network as it is."""
         result = []
         for x, y, image in _numbered(batches):
@@ -99,18 +99,19 @@ class Passes:
         """The same network and loss at images as they are given."""
         return Passes(self._network, Clean(), seed=self._seed, loss=self._loss)
 
-    def _crafted(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    def _craft_pure(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         predict = bind(self._network, weights, self._state, training=False)
         return self._attack(untargeted(predict, y), x, ImageSeeds(self._key, image))
 
-    def _measured(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _measure_pure(
+        self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         predict = bind(self._network, weights, self._state, training=False)
-        logits, labels = predict(self._crafted(weights, x, y, image)), tf.cast(y, tf.int64)
-        right = (tf.argmax(predict(x), -1) == labels) & (tf.argmax(logits, -1) == labels)
-        return self._loss(logits, y), right
+        x_adv = self._craft_pure(weights, x, y, image)
+        return self._loss(predict(x_adv), y), robust(predict, x, x_adv, y)
 
-    def _ascent(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
-        adversarial = self._crafted(weights, x, y, image)
+    def _gradient_pure(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
+        adversarial = self._craft_pure(weights, x, y, image)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = bind(self._network, weights, self._state, training=False)(adversarial)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from awp_tf.evaluation.accuracy import robust_gap
+from awp_tf.evaluation.accuracy import correlation, robust_gap
 from awp_tf.infra.progress import table
 from awp_tf.landscape.settings import SHARPNESS_AT, Landscape
 
@@ -73,13 +73,6 @@ def sharpness(alphas: np.ndarray, losses: np.ndarray) -> dict[float, tuple[float
             rise = (losses[:, places] - start).mean(axis=1)
             found[size] = (float(rise.mean()), float(rise.std(ddof=1)) if len(rise) > 1 else 0.0)
     return found
-
-
-def correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Pearson's; NaN for fewer than 3 points, or where nothing varies."""
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])
 
 
 def summary(results: Sequence[Result]) -> list[dict[str, object]]:

@@ -3,14 +3,17 @@
 import concurrent.futures
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from awp_tf.attacks import PGD, Attack
+from awp_tf.infra import cpu
 from awp_tf.infra.files import read_arrays, write_arrays
-from awp_tf.landscape.directions import awp_direction, moved, random_direction
+from awp_tf.infra.progress import Heartbeat, Pace, duration
+from awp_tf.landscape.directions import awp_direction, random_direction, shift
 from awp_tf.landscape.passes import Batch, Height, Passes
 from awp_tf.landscape.settings import Curve, Landscape
 from awp_tf.noise import WEIGHTS, make_seed
@@ -82,10 +85,10 @@ class Survey:
         passes, batches, on_batch = self.passes, self.own, self._attacked
         if curve.fixed:
             passes, on_batch = self.passes.without_attack(), self._looked_at
-            batches = self.passes.crafted(self.own, self._attacked)
+            batches = self.passes.craft(self.own, self._attacked)
 
         def visit(place: int) -> Height:
-            weights = moved(self.passes.weights, directions, curve.coefficients[place])
+            weights = shift(self.passes.weights, directions, curve.coefficients[place])
             return passes.height(weights, batches, on_batch)
 
         missing = np.flatnonzero(np.isnan(heights).any(axis=1))
@@ -144,4 +147,58 @@ def weight_landscape(
     """
     passes = Passes(network, attack, seed=seed)
     direction = random_direction(passes.weights, make_seed(seed, WEIGHTS, 1))
-    return np.array([passes.height(moved(passes.weights, [direction], [a]), batches).loss for a in alphas])
+    return np.array([passes.height(shift(passes.weights, [direction], [a]), batches).loss for a in alphas])
+
+
+class Meter:
+    """Counts in passes of a batch, forward and back."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], settings: Landscape, check: Callable[[], None]) -> None:
+        """Prints the cost.
+
+        Args:
+            sizes: For every network, on how many images the loss is drawn, and how many more there are for the gap.
+            settings: What is visited.
+            check: Called often; may raise.
+        """
+        self._check = check
+        self._start = time.perf_counter()
+        batches = [[-(-images // settings.batch_size) for images in both] for both in sizes]
+        self._total = sum(cost(settings, own, other) for own, other in batches)
+        self._at_start = passes_at(settings)
+        self._pace, self._heartbeat, self._begun = Pace(self._total), Heartbeat(), False
+        points, images = sum(len(curve.coefficients) for curve in settings.curves), sizes[0][0]
+        networks = f"{len(sizes)} networks" if len(sizes) > 1 else "1 network"
+        print(
+            f"{networks} x {points} points x {images:,} images, {settings.attack}: about "
+            f"{self._total * min(settings.batch_size, images):,} passes of an image forward and back",
+            flush=True,
+        )
+
+    def begin(self, passes: Passes, batch: Batch) -> None:
+        """Measures a batch of the first network, and says how long all will take."""
+        if self._begun:
+            return
+        passes.height(passes.weights, [batch])  # traces
+        start = time.perf_counter()
+        passes.height(passes.weights, [batch])
+        seconds = (time.perf_counter() - start) / self._at_start * self._total / cpu.workers()
+        print(f"about {duration(seconds)} in all", flush=True)
+        self._pace, self._begun = Pace(self._total), True
+
+    def advance(self, passes: int) -> None:
+        """So many are made."""
+        self._pace.advance(passes)
+        self._heartbeat.beat(self._line)
+        self._check()
+
+    def skip(self, passes: int) -> None:
+        """So many had been made before."""
+        self._pace.skip(passes)
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return round(time.perf_counter() - self._start, 1)
+
+    def _line(self) -> str:
+        return f"landscape {100 * self._pace.part:3.0f} %  {duration(self._pace.left)} left"

@@ -52,7 +52,7 @@ def load(path: str) -> Classifier:
         return _saved_model(place)
     if place.is_file() and place.suffix == ".keras":
         return of_keras(keras_file(place), name=place.stem, digest=digest(place))
-    raise UserError(f"--network: expected a .keras file or the folder of a SavedModel, received {path!r}.")
+    raise UserError(f"network: expected a .keras file or the folder of a SavedModel, received {path!r}.")
 
 
 def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Classifier:
@@ -67,7 +67,7 @@ def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Class
     inputs, outputs = network.inputs, network.outputs
     return Classifier(
         name=network.name,
-        predict=_in_full_precision(_evaluated(network), inputs[0].dtype),
+        predict=_in_full_precision(_in_evaluation_mode(network), inputs[0].dtype),
         shape=tuple(inputs[0].shape[1:]),
         classes=int(outputs[0].shape[-1]),
         digest=digest or _digest_of(network),
@@ -97,7 +97,7 @@ def keras_file(path: pathlib.Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many kinds for foreign and damaged files
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--network: {path} cannot be read as a Keras network; {reason}") from error
+        raise UserError(f"network: {path} cannot be read as a Keras network; {reason}") from error
 
 
 def _saved_model(path: pathlib.Path) -> Classifier:
@@ -105,11 +105,11 @@ def _saved_model(path: pathlib.Path) -> Classifier:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # so does TensorFlow
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--network: {path} cannot be read as a SavedModel; {reason}") from error
+        raise UserError(f"network: {path} cannot be read as a SavedModel; {reason}") from error
     name = next((name for name in ("serving_default", "serve") if name in loaded.signatures), None)
     if name is None:
         found = ", ".join(loaded.signatures) or "none"
-        raise UserError(f"--network: {path}: expected a signature serving_default or serve, received {found}.")
+        raise UserError(f"network: {path}: expected a signature serving_default or serve, received {found}.")
     signature = loaded.signatures[name]
     inputs = list(signature.structured_input_signature[1].items())
     outputs = list(signature.structured_outputs.items())
@@ -132,7 +132,7 @@ def _saved_model(path: pathlib.Path) -> Classifier:
     )
 
 
-def _evaluated(network: keras.Model) -> Predict:
+def _in_evaluation_mode(network: keras.Model) -> Predict:
     """The network in evaluation mode, its weights constants of the graph where that is possible.
 
     A CPU's kernels keep constant weights in the order they like best, which makes forward passes up to a tenth faster.

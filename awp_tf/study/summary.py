@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.figure
 import numpy as np
 
+from awp_tf.evaluation.accuracy import correlation
+from awp_tf.infra.figures import PAGE, colour, figure_files, legend_above, line_style, literal
 from awp_tf.infra.files import write_bytes, write_text
 from awp_tf.infra.progress import duration, table
-from awp_tf.landscape.figures import PAGE, colour, figure_files, legend_above, line_style, literal
-from awp_tf.landscape.result import correlation
-from awp_tf.landscape.settings import SHARPNESS_AT
-from awp_tf.study.record import Record
+from awp_tf.study.records import Record
 
 Groups = Mapping[str, Sequence[Record]]
 
@@ -82,8 +81,8 @@ def _flatness(groups: Groups) -> str:
 
 def _sizes(records: Sequence[Record]) -> list[float]:
     """Where the sharpness of every network was read off."""
-    networks = [network for record in records for network in record.networks]
-    return [size for size in SHARPNESS_AT if all(f"{size:g}" in network["sharpness"] for network in networks)]
+    visited = [set(network["sharpness"]) for record in records for network in record.networks]
+    return sorted(map(float, set.intersection(*visited)))
 
 
 def _rows(header: list[str], groups: Groups, columns: Sequence[tuple[Callable[[Record], float], float, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Runs the commands of a trial as processes of their own."""
+"""Runs the commands of a study as processes of their own."""
 
 import contextlib
 import json
@@ -7,17 +7,16 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
 from awp_tf.infra.signals import Interrupt, Interrupted
-from awp_tf.study.plan import Trial
 
 
 class Worker:
-    """Trains one run at a time, on cores of its own."""
+    """Carries out one run at a time, on cores of its own."""
 
     def __init__(self, runs: pathlib.Path, interrupt: Interrupt, cores: Sequence[int]) -> None:
         """Nothing starts yet.
@@ -29,23 +28,25 @@ class Worker:
         """
         self._runs, self._interrupt, self._cores = runs, interrupt, cores
 
-    def carry_out(self, trial: Trial, checkpoints: str) -> tuple[pathlib.Path, dict[str, float]]:
-        """(Folder of the run, seconds by command) once training and landscape are finished.
+    def run(self, name: str, commands: Mapping[str, Sequence[str]]) -> dict[str, float]:
+        """Starts commands one after the other; returns seconds by command, of interrupted attempts too.
 
-        Seconds of interrupted attempts are counted.
+        Args:
+            name: Of the run; its log is <runs>/<name>.log.
+            commands: What Python is called with, by name.
 
         Raises:
             UserError: A command failed; its log says why.
             Interrupted: A signal came; it was passed on, and the commands have saved their state.
         """
-        folder = self._runs / trial.name
-        spent = folder.with_name(f"{folder.name}.seconds.json")
-        for name, command in commands(trial, folder, checkpoints).items():
-            with _added(spent, name):
-                self._run(command, folder.with_name(f"{folder.name}.log"))
-        return folder, json.loads(spent.read_text(encoding="utf-8"))
+        spent = self._runs / f"{name}.seconds.json"
+        for command, arguments in commands.items():
+            with _add_time(spent, command):
+                self._start(arguments, self._runs / f"{name}.log")
+        seconds: dict[str, float] = json.loads(spent.read_text(encoding="utf-8"))
+        return seconds
 
-    def _run(self, command: Sequence[str], log: pathlib.Path) -> None:
+    def _start(self, command: Sequence[str], log: pathlib.Path) -> None:
         with log.open("a", encoding="utf-8") as stream:
             process = subprocess.Popen(
                 [sys.executable, *command], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
@@ -64,19 +65,8 @@ class Worker:
             raise UserError(f"{' '.join(command)}: failed with exit code {process.returncode}; see {log}.")
 
 
-def commands(trial: Trial, folder: pathlib.Path, checkpoints: str) -> dict[str, list[str]]:
-    """What Python is called with, by name."""
-    return {
-        "train": ["-m", "pipelines.train", *trial.flags, f"--workdir={folder}"],
-        "landscape": [
-            *("-m", "pipelines.landscape", f"--workdir={folder}", f"--network={checkpoints}"),
-            f"--output={folder / 'landscape'}",
-        ],
-    }
-
-
 @contextlib.contextmanager
-def _added(file: pathlib.Path, name: str) -> Iterator[None]:
+def _add_time(file: pathlib.Path, name: str) -> Iterator[None]:
     """Adds the time that passes to what the file says of name, whatever happens."""
     start = time.perf_counter()
     try:
@@ -95,5 +85,5 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
     """
     cores = cpu.cores()
     if jobs > len(cores):
-        raise UserError(f"--jobs: expected at most the {len(cores)} CPU cores of this machine, received {jobs}.")
+        raise UserError(f"jobs: expected at most the {len(cores)} CPU cores of this machine, received {jobs}.")
     return [cores[index::jobs] for index in range(jobs)]

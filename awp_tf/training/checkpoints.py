@@ -13,13 +13,13 @@ import keras
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError, first_line
-from awp_tf.infra.files import replacing, without_wildcards
+from awp_tf.infra.files import atomic_write, without_wildcards
 
 _NAME = re.compile(r"step-(\d+)\.index$")
 
 
 @dataclasses.dataclass
-class Progress(tf.train.experimental.PythonState):
+class TrainingState(tf.train.experimental.PythonState):
     """Where a run stands; goes into the checkpoint beside weights and optimizer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Progress(tf.train.experimental.PythonState):
 class Checkpoints:
     """The newest two states of a run, in a folder."""
 
-    def __init__(self, folder: pathlib.Path, progress: Progress, **objects: Any) -> None:
+    def __init__(self, folder: pathlib.Path, progress: TrainingState, **objects: Any) -> None:
         """Keeps progress and objects (network, optimizer, ...) in folder."""
         self._folder = folder
         self._progress = progress
@@ -99,7 +99,7 @@ class Checkpoints:
         if steps:
             raise UserError(
                 f"{self._folder}: expected a readable checkpoint, received {len(steps)} damaged ones; "
-                "choose another --workdir, or delete this run's folder to start over."
+                "choose another folder, or delete this run's folder to start over."
             )
         return False
 
@@ -111,7 +111,7 @@ class Checkpoints:
 
 def save_network(network: keras.Model, path: pathlib.Path) -> None:
     """Saves network as .keras; path holds either the old file or the new one, never half of it."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         network.save(part)
 
 

@@ -12,7 +12,7 @@ from awp_tf.evaluation.accuracy import Evaluator, Measurement, robust_gap
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, table
 from awp_tf.infra.signals import Interrupt
-from awp_tf.training.run import Result
+from awp_tf.training.run import FinalTest
 
 STATE = "testing.json"
 _BATCHES = 10  # between two states
@@ -21,7 +21,7 @@ _BATCHES = 10  # between two states
 Counts = dict[str, dict[str, int]]
 
 
-def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Split, *, dtype: str) -> Result:
+def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Split, *, dtype: str) -> FinalTest:
     """Accuracies of best.keras and last.keras in path, read back from the files; goes on where it was stopped.
 
     Args:
@@ -53,14 +53,14 @@ def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Sp
         for name in ("best", "last"):
             evaluator = Evaluator(keras.models.load_model(path / f"{name}.keras"), measurement.attacks)
             for part, split in splits.items():
-                for _ in _counted(counts, f"{name}/{part}", evaluator, split, measurement.batch_size, dtype, on_batch):
+                for _ in _count(counts, f"{name}/{part}", evaluator, split, measurement.batch_size, dtype, on_batch):
                     write_text(state, json.dumps(counts))
     console.close()
     state.unlink(missing_ok=True)
     return {name: _accuracies(counts[f"{name}/test"], counts[f"{name}/train"]) for name in ("best", "last")}
 
 
-def _counted(
+def _count(
     counts: Counts,
     key: str,
     evaluator: Evaluator,

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -12,11 +12,11 @@ import tensorflow as tf
 from awp_tf.data.batches import Batches
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
-from awp_tf.infra.progress import Clock, Console, epoch_line
+from awp_tf.infra.progress import Console, Pace, duration
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.tensorboard import Board, pictures
 from awp_tf.trainer import RobustTrainer
-from awp_tf.training.checkpoints import Checkpoints, Progress, save_network
+from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
 from awp_tf.training.run import epoch_file
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
@@ -67,8 +67,7 @@ class Loop:
         self._after_epoch = after_epoch
         self._strategy = tf.distribute.get_strategy()
         self._pending: list[dict[str, tf.Tensor]] = []
-        self._clock = Clock()
-        self.progress = Progress()
+        self.progress = TrainingState()
         self._checkpoints = Checkpoints(
             folder / "checkpoints",
             self.progress,
@@ -89,6 +88,7 @@ class Loop:
         self._board = Board(self._folder / "tensorboard", steps=self.progress.step)
         done = self._batches.images_before(self.progress.step)
         self._console = Console("training", self._images(self._epochs), done)
+        self._all, self._training = (Pace(self._images(self._epochs), done) for _ in range(2))
         if resumed:
             self._console.line(f"going on from epoch {self.progress.epoch}, step {self.progress.step}")
         with Interrupt() as interrupt:
@@ -112,9 +112,9 @@ class Loop:
                 self._note(train_step(next(stream)))
                 interrupt.check()
             self._fetch()
-            self._clock.pause()
+            self._training.pause()
             self._finish_epoch(self._measured(interrupt))
-            self._clock.resume()
+            self._training.resume()
 
     def _distributed_data(self) -> Any:
         data = self._batches.dataset(self.progress.step, self._epochs * self._batches.steps_per_epoch)
@@ -142,7 +142,8 @@ class Loop:
             for name, value in {**values, "steps": 1.0}.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
         images = self._batches.images_before(self.progress.step) - self._batches.images_before(first)
-        speed = self._clock.lap(images)
+        self._all.advance(images)
+        speed = self._training.advance(images)
         self._console.advance(images)
         self._console.note(loss=f"{logs[-1]['loss']:.4f}")
         rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
@@ -155,7 +156,7 @@ class Loop:
         if not np.isfinite(loss):
             raise UserError(
                 f"step {step}: the loss is {loss}; expected a finite number. Checkpoints of earlier epochs "
-                f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new --workdir."
+                f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new folder."
             )
 
     def _measured(self, interrupt: Interrupt) -> dict[str, float]:
@@ -200,9 +201,22 @@ class Loop:
         return better
 
     def _print_epoch(self, values: dict[str, float], better: bool) -> None:
-        shown = {**values, "train/loss": values["train/epoch_loss"], "speed/images_per_second": self._clock.training()}
-        left = self._clock.remaining(self._images(self._epochs - self.progress.epoch))
-        self._console.line(epoch_line(self.progress.epoch, self._epochs, shown, remaining=left, best=better))
+        shown = {**values, "train/loss": values["train/epoch_loss"], "speed/images_per_second": self._training.speed}
+        line = epoch_line(self.progress.epoch, self._epochs, shown, remaining=self._all.left, best=better)
+        self._console.line(line)
 
     def _images(self, epochs: int) -> int:
         return epochs * self._batches.images_per_epoch
+
+
+def epoch_line(epoch: int, epochs: int, values: Mapping[str, float], *, remaining: float, best: bool) -> str:
+    """One epoch in one line; accuracies, where they were measured, are clean / robust."""
+    measured = "".join(
+        f"{part} {100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f} %  "
+        for part in ("train", "validation")
+        if f"{part}/clean" in values
+    )
+    return (
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  {measured}"
+        f"{values['speed/images_per_second']:.0f} images/s  {duration(remaining)} left{'  best' if best else ''}"
+    )

@@ -2,53 +2,45 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Self
 
 from awp_tf.infra.errors import UserError
-from awp_tf.infra.files import is_part, write_text
+from awp_tf.infra.files import write_text
+from awp_tf.infra.result_folder import Content, Fingerprint, ResultFolder, lock
 from awp_tf.infra.tensorboard import Board, pictures
 
-Result = dict[str, dict[str, float]]
+FinalTest = dict[str, dict[str, float]]
 Identity = Mapping[str, object]
 
-_DATA = "data.json"
+Parts = Mapping[str, str]
+
+_CONFIG, _DATA, _PARTS = "config.gin", "data.json", "parts.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFolder:
-    """Where a run keeps config.gin, checkpoints, tensorboard, best.keras, last.keras and result.json.
+class RunFolder(ResultFolder):
+    """Where a run keeps config.gin, checkpoints, tensorboard, best.keras, last.keras and result.json."""
 
-    Attributes:
-        path: The folder; it need not exist.
-        config: The resolved configuration of the run.
-    """
+    # config.gin comes last of the first files.
+    _leftovers: ClassVar[tuple[str, ...]] = (".lock", _DATA, _PARTS)
 
-    path: pathlib.Path
-    config: str
+    @classmethod
+    def of(cls, path: pathlib.Path, config: str, parts: Parts | None = None) -> Self:
+        """The folder of a run; it need not exist.
 
-    def __post_init__(self) -> None:
-        """Raises UserError where the folder is another's."""
-        files = self.path.iterdir() if self.path.is_dir() else [self.path] if self.path.exists() else []
-        # Perhaps left by a run that was killed at once: config.gin comes last of the first files.
-        if all(file.name in (".lock", _DATA) or is_part(file) for file in files):
-            return
-        if not self._config_file.is_file():
-            raise UserError(f"{self.path}: expected a new or empty folder or one of a run; choose another --workdir.")
-        saved = self._config_file.read_text(encoding="utf-8")
-        if saved != self.config:
-            pairs = itertools.zip_longest(saved.splitlines(), self.config.splitlines(), fillvalue="(nothing)")
-            there, here = next(((a, b) for a, b in pairs if a != b), ("", ""))
-            raise UserError(
-                f"{self.path}: holds a run with another configuration (there: {there!r}, here: {here!r}); "
-                "choose another --workdir, or delete that folder."
-            )
+        Args:
+            path: The folder.
+            config: The resolved configuration.
+            parts: Of a person's own, that the configuration names: SHA-256 by module.
+        """
+        fingerprint = {"configuration": config, "import": _text(parts or {})}
+        return cls(path, "result.json", "a run", fingerprint, tuple(fingerprint))
 
     @contextlib.contextmanager
-    def opened(self, hparams: Mapping[str, str | int | float], data: Identity) -> Iterator[None]:
+    def begin(self, hparams: Mapping[str, str | int | float], data: Identity) -> Iterator[None]:
         """Makes the folder, unless it is there already, and keeps other processes out of it.
 
         Args:
@@ -58,36 +50,76 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, another process trains in it, or it began with other data.
         """
-        with locked(self.path):
-            if self._config_file.exists():
+        with lock(self.path):
+            if (self.path / _CONFIG).exists():
                 require_same_data(self.path, data)
             else:
-                write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
-                write_text(self._config_file, self.config)
-                with pictures("TensorBoard's page of the configuration"):
-                    board = Board(self.path / "tensorboard")
-                    board.text("config", "\n".join(f"    {line}" for line in self.config.splitlines()))
-                    board.hparams(hparams)
+                self._write_first_files(hparams, data)
             yield
 
-    def result(self) -> Result | None:
-        """What a finished run measured; None while it is not finished."""
-        if not self._result_file.is_file():
+    def _write_first_files(self, hparams: Mapping[str, str | int | float], data: Identity) -> None:
+        config = self.fingerprint["configuration"]
+        write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
+        write_text(self.path / _PARTS, self.fingerprint["import"])
+        write_text(self.path / _CONFIG, config)
+        with pictures("TensorBoard's page of the configuration"):
+            board = Board(self.path / "tensorboard")
+            board.text("config", "\n".join(f"    {line}" for line in config.splitlines()))
+            board.hparams(hparams)
+
+    def _fingerprint_there(self, content: Content | None) -> Fingerprint | None:
+        file = self.path / _CONFIG
+        if not file.is_file():
             return None
-        result: Result = json.loads(self._result_file.read_text(encoding="utf-8"))
-        return result
+        kept = self.path / _PARTS
+        parts = kept.read_text(encoding="utf-8") if kept.is_file() else self.fingerprint["import"]  # an older run
+        return {"configuration": file.read_text(encoding="utf-8"), "import": parts}
 
-    def finish(self, result: Result) -> None:
-        """Writes the result; from here on the run is finished."""
-        write_text(self._result_file, json.dumps(result, indent=2) + "\n")
 
-    @property
-    def _config_file(self) -> pathlib.Path:
-        return self.path / "config.gin"
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a folder of a run holds.
 
-    @property
-    def _result_file(self) -> pathlib.Path:
-        return self.path / "result.json"
+    Attributes:
+        path: The folder.
+        config: Its resolved configuration.
+        result: For "best" and "last" the accuracies of the final test and the robust gap; None while unfinished.
+        history: What was measured after each epoch.
+    """
+
+    path: pathlib.Path
+    config: str
+    result: FinalTest | None
+    history: Sequence[Mapping[str, float]]
+
+
+def read_run(path: pathlib.Path, *, finished: bool = True) -> Run:
+    """Reads a run.
+
+    Args:
+        path: Its folder.
+        finished: Whether it has to be finished.
+
+    Raises:
+        UserError: It is none, or not finished.
+    """
+    for name, what in ((_CONFIG, "a run"), ("result.json", "a finished run"))[: 1 + finished]:
+        if not (path / name).is_file():
+            raise UserError(f"expected the folder of {what} (with {name}), received {str(path)!r}.")
+    read = {name: path / f"{name}.json" for name in ("result", "history")}
+    values = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in read.items() if file.is_file()}
+    return Run(path, (path / _CONFIG).read_text(encoding="utf-8"), values.get("result"), values.get("history", []))
+
+
+def parts_of(path: pathlib.Path) -> Parts:
+    """The parts of a person's own that a run was trained with: SHA-256 by module; runs of older versions keep none."""
+    file = path / _PARTS
+    kept: Parts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return kept
+
+
+def _text(parts: Parts) -> str:
+    return json.dumps(dict(parts), indent=1) + "\n"
 
 
 def require_same_data(path: pathlib.Path, data: Identity) -> None:
@@ -107,7 +139,7 @@ def require_same_data(path: pathlib.Path, data: Identity) -> None:
         if data.get(name) != there:
             raise UserError(
                 f"{path}: its data have changed since training began: {name} {there}, now {data.get(name)}; "
-                "put them back, or train in another --workdir (--network and --data take a network to other data)."
+                "put them back, or train in another folder; a network itself may be taken to any data."
             )
 
 
@@ -120,25 +152,3 @@ def kept_epochs(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     """The networks that a run kept, by epoch."""
     files = {file.stem.removeprefix("epoch-"): file for file in sorted((folder / "epochs").glob("epoch-*.keras"))}
     return {int(number): file for number, file in files.items() if number.isdecimal()}
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Makes a folder, unless it is there already, and keeps other processes out of it.
-
-    Raises:
-        UserError: The folder cannot be written, or another process works in it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); choose another --workdir.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{path}: another process is working in it; choose another --workdir.") from None
-        except OSError as error:  # some network disks know no locks
-            print(f"warning: {path} cannot be locked ({error.strerror}); see that no other process works in it.")
-        yield

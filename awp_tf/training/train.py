@@ -21,7 +21,7 @@ from awp_tf.training import final_test
 from awp_tf.training.checkpoints import require_readable
 from awp_tf.training.loop import Loop
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.run import Result, RunFolder
+from awp_tf.training.run import FinalTest, RunFolder
 from awp_tf.training.strategy import make_strategy
 
 
@@ -80,6 +80,7 @@ def train(
     seed: int,
     workdir: str,
     config: str,
+    parts: Mapping[str, str] | None = None,
     validation: Measurement,
     test: Measurement,
     validate_every: int = 1,
@@ -88,7 +89,7 @@ def train(
     devices: int | None = None,
     one_ball: bool = True,
     later: Mapping[str, Attacker] | None = None,
-) -> Result:
+) -> FinalTest:
     """Trains a network, or goes on with an unfinished run, and reports how robust it is.
 
     Args:
@@ -98,6 +99,7 @@ def train(
         seed: What initial weights, order, augmentation and attacks depend on.
         workdir: The run's folder.
         config: The resolved configuration as text; a folder belongs to one.
+        parts: Of a person's own, that the configuration names: SHA-256 by module.
         validation: Measured on validation and training images.
         test: Measured once at the end, on test and training images.
         validate_every: Measure that after every so many epochs, and after the last.
@@ -123,8 +125,8 @@ def train(
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
-    folder = RunFolder(pathlib.Path(workdir), config)
-    finished = folder.result()
+    folder = RunFolder.of(pathlib.Path(workdir), config, parts)
+    finished = folder.finished()
     if finished is not None:
         said = final_test.text(finished, folder.path, test.attack, recipe.best_by)
         print(f"{workdir} holds a finished run; nothing to do.\n{said}")
@@ -139,7 +141,7 @@ def train(
         )
         require_readable(trainer.averaged.network)
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
-        with folder.opened(_hparams(recipe, data, epochs, seed, source), source.identity):
+        with folder.begin(_hparams(recipe, data, epochs, seed, source), source.identity):
             print(_heading(source, train_split, validation_split, trainer, folder.path, epochs), flush=True)
             loop = Loop(
                 trainer,

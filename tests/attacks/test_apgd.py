@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import APGD as GOLDEN
-from golden import MISC, THREATS, checksum, mlp, problem_of, seeds_of
+from golden import MISC, THREATS, checksum, examples_of, mlp, seeds_of
 
 from awp_tf.attacks import APGD
 from awp_tf.attacks.apgd import _windows
@@ -29,9 +29,9 @@ def trace(network, norm, loss, iterations=100, **settings):
     """States of a run from the golden start, one after each step."""
     epsilon = GOLDEN[f"apgd/{norm}/ce"]["eps"]
     attack = APGD(THREATS[norm](epsilon), LOSSES[loss], iterations, targets=int("targeted" in loss), **settings)
-    problem = problem_of(network)
+    examples = examples_of(network)
     state = attack.begin_at(start_of(network, norm, epsilon))
-    step = tf.function(lambda s, i: attack.step(network, problem, s, i, seeds_of(problem)), autograph=False)
+    step = tf.function(lambda s, i: attack.step(network, examples, s, i, seeds_of(examples)), autograph=False)
     states = []
     for i in range(attack.steps):
         state = step(state, tf.constant(i))
@@ -42,7 +42,7 @@ def trace(network, norm, loss, iterations=100, **settings):
 def test_the_network_is_the_one_the_golden_values_are_of(network):
     assert list(network.y) == GOLDEN["mlp"]["y"]
     assert float(tf.reduce_sum(network.x)) == pytest.approx(GOLDEN["mlp"]["sum_x"], rel=1e-13)
-    assert list(problem_of(network).targets.numpy()) == GOLDEN["mlp"]["target_rank2"]
+    assert list(examples_of(network).targets.numpy()) == GOLDEN["mlp"]["target_rank2"]
 
 
 @pytest.mark.parametrize(("norm", "loss"), CASES, ids="/".join)
@@ -68,13 +68,13 @@ def test_windows_end_where_the_official_ones_do(iterations):
 
 @pytest.mark.parametrize("threat", [Linf(0.006), L2(0.05)], ids=repr)
 def test_every_point_is_in_ball_and_box_and_the_best_loss_only_rises(network, threat):
-    attack, problem = APGD(threat, iterations=30), problem_of(network)
-    state, best = attack.begin(problem, seeds_of(problem), 0), -np.inf
+    attack, examples = APGD(threat, iterations=30), examples_of(network)
+    state, best = attack.begin(examples, seeds_of(examples), 0), -np.inf
     edge = threat.norm(state.x - network.x).numpy()
     assert (edge <= threat.epsilon * (1 + 1e-12)).all()
     assert edge.max() > 0.97 * threat.epsilon
     for i in range(attack.steps):
-        state = attack.step(network, problem, state, tf.constant(i), seeds_of(problem))
+        state = attack.step(network, examples, state, tf.constant(i), seeds_of(examples))
         assert (threat.norm(state.x - network.x).numpy() <= threat.epsilon * (1 + 1e-9)).all()
         assert 0 <= state.x.numpy().min() <= state.x.numpy().max() <= 1
         assert (state.best_loss.numpy() >= best).all()
@@ -84,16 +84,16 @@ def test_every_point_is_in_ball_and_box_and_the_best_loss_only_rises(network, th
 
 
 def test_a_constant_network_gives_no_nan_and_is_not_fooled(network):
-    problem = problem_of(network)._replace(labels=tf.zeros([8], tf.int32))
+    examples = examples_of(network)._replace(labels=tf.zeros([8], tf.int32))
     for loss in ("ce", "dlr", "margin"):
-        state = run(APGD(L2(0.5), loss, 10), lambda x: tf.zeros([len(x), 4], x.dtype), problem, seeds_of(problem))
+        state = run(APGD(L2(0.5), loss, 10), lambda x: tf.zeros([len(x), 4], x.dtype), examples, seeds_of(examples))
         assert np.isfinite(state.x).all()
         assert not state.fooled.numpy().any()
 
 
 def test_nan_logits_are_no_success(network):
-    problem = problem_of(network)
-    state = run(APGD(Linf(0.01), iterations=5), lambda x: network(x) * np.nan, problem, seeds_of(problem))
+    examples = examples_of(network)
+    state = run(APGD(Linf(0.01), iterations=5), lambda x: network(x) * np.nan, examples, seeds_of(examples))
     assert not state.fooled.numpy().any()
 
 
@@ -103,20 +103,20 @@ def test_averaging_gradients_of_a_deterministic_network_changes_nothing(network)
 
 
 def test_an_image_does_not_depend_on_its_batch(network):
-    attack, problem = APGD(Linf(0.006), iterations=20), problem_of(network)
-    part = tf.nest.map_structure(lambda t: t[3:5], problem)
-    whole = run(attack, network, problem, seeds_of(problem))
+    attack, examples = APGD(Linf(0.006), iterations=20), examples_of(network)
+    part = tf.nest.map_structure(lambda t: t[3:5], examples)
+    whole = run(attack, network, examples, seeds_of(examples))
     alone = run(attack, network, part, seeds_of(part))
     np.testing.assert_allclose(alone.best, whole.best[3:5], rtol=1e-9)
 
 
 def test_it_can_be_stopped_and_go_on(network):
-    attack, problem = APGD(Linf(0.006), iterations=20), problem_of(network)
-    seeds = seeds_of(problem)
-    state = attack.begin(problem, seeds, 0)
+    attack, examples = APGD(Linf(0.006), iterations=20), examples_of(network)
+    seeds = seeds_of(examples)
+    state = attack.begin(examples, seeds, 0)
     for start, stop in ((0, 7), (7, 21)):
-        state = advance(attack, network, problem, state, seeds, tf.constant(start), tf.constant(stop))
-    np.testing.assert_array_equal(state.best, run(attack, network, problem, seeds).best)
+        state = advance(attack, network, examples, state, seeds, tf.constant(start), tf.constant(stop))
+    np.testing.assert_array_equal(state.best, run(attack, network, examples, seeds).best)
 
 
 @pytest.mark.parametrize(

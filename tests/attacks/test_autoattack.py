@@ -3,13 +3,14 @@ import pytest
 import tensorflow as tf
 from golden import FLAGS, THREATS, mlp
 
-from awp_tf.attacks import APGD, FAB, SPSA, Once, Square
-from awp_tf.attacks.autoattack import AutoAttack, named
+from awp_tf.attacks import APGD, FAB, SPSA, LastIterate, Square
+from awp_tf.attacks.autoattack import AutoAttack, cascade_of
 from awp_tf.data import Split
-from awp_tf.evaluation import Classifier, Protocol
 from awp_tf.evaluation.cascades import Assessment
-from awp_tf.evaluation.result import of_ledger
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.evaluation.state import of_ledger
 from awp_tf.infra.errors import UserError
+from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import L2, Linf
 
 NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -24,7 +25,7 @@ def assessed(network, labels, cascades, threat, folder, classes, **settings):
     return of_ledger(ledger, split, cascades)
 
 
-def problem(classes):
+def examples(classes):
     network = mlp(32, 10, 16, classes, 4, "float32")
     labels = network.y.copy()
     labels[:4] = (labels[:4] + 1) % classes
@@ -39,7 +40,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("classes", "norm"), SETTINGS)
 def test_each_attack_fools_the_images_that_the_official_one_fools(classes, norm, tmp_path):
-    network, labels = problem(classes)
+    network, labels = examples(classes)
     assert float(tf.reduce_sum(network(network.x))) == pytest.approx(FLAGS[f"K{classes}"]["sum_logits"], rel=1e-4)
     threat = THREATS[norm](EPSILON[norm])
     for name in NAMES:
@@ -61,7 +62,7 @@ def test_each_attack_fools_the_images_that_the_official_one_fools(classes, norm,
 
 @pytest.mark.parametrize(("norm", "expected"), [("Linf", [12, 10, 10, 10]), ("L2", [16, 14, 14, 14])])
 def test_the_cascade_takes_what_the_official_one_takes(norm, expected, tmp_path):
-    network, labels = problem(10)
+    network, labels = examples(10)
     threat = THREATS[norm](EPSILON[norm])
     cascades = {"standard": AutoAttack(threat, queries=300).cascade(10)}
     result = assessed(network, labels, cascades, threat, tmp_path / "state", 10)
@@ -88,7 +89,7 @@ def test_few_classes_have_fewer_targets_and_say_so(classes, targets, loss, tmp_p
     assert cascade.searches["apgd-t"].loss == f"targeted-{loss}"
     assert cascade.searches["apgd-t"].targets == cascade.searches["fab-t"].targets == targets
     assert any(f"{classes} classes" in remark for remark in cascade.remarks)
-    network, labels = problem(classes)
+    network, labels = examples(classes)
     result = assessed(network, labels, {"a": cascade}, L2(0.05), tmp_path / "state", classes)
     counts = [int(flags.sum()) for flags in result.after.values()]
     assert counts == sorted(counts, reverse=True)
@@ -96,28 +97,28 @@ def test_few_classes_have_fewer_targets_and_say_so(classes, targets, loss, tmp_p
 
 
 def test_departures_from_the_standard_are_remarked():
-    assert "upper bound" in named("quick", Linf(8 / 255), classes=10).remarks[0]
-    rand = named("rand", Linf(8 / 255), classes=10)
+    assert "upper bound" in cascade_of("quick", Linf(8 / 255), classes=10).remarks[0]
+    rand = cascade_of("rand", Linf(8 / 255), classes=10)
     assert {search.eot for search in rand.searches.values()} == {20}
     assert "20 passes" in rand.remarks[0]
-    assert named("apgd-ce+square", Linf(8 / 255), classes=10).remarks == ("a choice of attacks: apgd-ce, square",)
+    assert cascade_of("apgd-ce+square", Linf(8 / 255), classes=10).remarks == ("a choice of attacks: apgd-ce, square",)
     assert "50 iterations" in AutoAttack(Linf(8 / 255), iterations=50).cascade(10).remarks[0]
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "settings"),
     [
-        ("fgsm", Once, {"steps": 1}),
-        ("pgd-20", Once, {"loss": "ce", "restarts": 1}),
-        ("pgd-20x5", Once, {"loss": "ce", "restarts": 5}),
-        ("cw-100", Once, {"loss": "margin"}),
+        ("fgsm", LastIterate, {"steps": 1}),
+        ("pgd-20", LastIterate, {"loss": "ce", "restarts": 1}),
+        ("pgd-20x5", LastIterate, {"loss": "ce", "restarts": 5}),
+        ("cw-100", LastIterate, {"loss": "margin"}),
         ("spsa", SPSA, {"samples": 256}),
         ("fab", FAB, {"restarts": 5, "targets": 0}),
         ("square", Square, {"queries": 5000}),
     ],
 )
 def test_names_mean_attacks(name, kind, settings):
-    search = named(name, Linf(8 / 255), classes=10).searches[name]
+    search = cascade_of(name, Linf(8 / 255), classes=10).searches[name]
     assert isinstance(search, kind)
     assert {key: getattr(search, key) for key in settings} == settings
 
@@ -127,7 +128,7 @@ def test_names_mean_attacks(name, kind, settings):
 )
 def test_an_unknown_name_gets_the_nearest_one(name, near):
     with pytest.raises(UserError, match=f"Did you mean '{near}'"):
-        named(name, Linf(8 / 255), classes=10)
+        cascade_of(name, Linf(8 / 255), classes=10)
 
 
 @pytest.mark.parametrize(
@@ -147,4 +148,4 @@ def test_senseless_settings_are_refused(settings, message):
 @pytest.mark.parametrize("name", ["autoattack", "AutoAttack"])
 def test_autoattack_is_its_standard_version_not_the_one_whose_letters_are_nearest(name):
     with pytest.raises(UserError, match="Did you mean 'standard'"):
-        named(name, Linf(8 / 255), classes=10)
+        cascade_of(name, Linf(8 / 255), classes=10)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import FAB as GOLDEN
-from golden import LINEAR, THREATS, checksum, mlp, problem_of, seeds_of
+from golden import LINEAR, THREATS, checksum, examples_of, mlp, seeds_of
 
-from awp_tf.attacks import FAB, Problem
+from awp_tf.attacks import FAB, Examples
 from awp_tf.attacks.search import run
 
 CASES = [key.split("/")[1:] for key in GOLDEN]
@@ -15,10 +15,10 @@ def network():
     return mlp(8, 8, 16, 10, 0)
 
 
-def found(network, norm, targets, iterations, epsilon=0.1, problem=None):
+def found(network, norm, targets, iterations, epsilon=0.1, examples=None):
     attack = FAB(THREATS[norm](epsilon), iterations, targets=targets)
-    problem = problem_of(network) if problem is None else problem
-    return tf.function(lambda: run(attack, network, problem, seeds_of(problem)), autograph=False)()
+    examples = examples_of(network) if examples is None else examples
+    return tf.function(lambda: run(attack, network, examples, seeds_of(examples)), autograph=False)()
 
 
 @pytest.mark.parametrize(("norm", "kind", "iterations"), CASES, ids="/".join)
@@ -37,9 +37,9 @@ def test_a_linear_network_is_solved_up_to_the_overshoot(norm):
     a, c, x = r.standard_normal((108, 4)) * 0.2, r.standard_normal(4) * 0.1, r.uniform(0.3, 0.7, (5, 6, 6, 3))
     predict = lambda z: (tf.reshape(z, [-1, 108]) - 0.5) @ a + c  # noqa: E731
     y = tf.argmax(predict(x), 1, output_type=tf.int32)
-    problem = Problem(tf.constant(x), y, y, tf.range(5, dtype=tf.int64))
+    examples = Examples(tf.constant(x), y, y, tf.range(5, dtype=tf.int64))
     golden = LINEAR[norm]
-    state = found(predict, norm, 0, 20, problem=problem)
+    state = found(predict, norm, 0, 20, examples=examples)
     np.testing.assert_allclose(state.distance, golden["fab"], rtol=1e-9)
     np.testing.assert_allclose(state.distance / golden["exact"], 1.0052132701421, rtol=1e-6)
 
@@ -53,15 +53,15 @@ def test_only_what_is_nearer_than_epsilon_counts(network):
 
 
 def test_the_first_run_is_at_the_image_and_later_ones_are_elsewhere(network):
-    attack, problem = FAB(THREATS["Linf"](0.02)), problem_of(network)
-    first, second = (attack.begin(problem, seeds_of(problem), tf.constant(restart)).x for restart in (0, 1))
-    np.testing.assert_array_equal(first, problem.x)
-    away = THREATS["Linf"](0.02).norm(second - problem.x).numpy()
+    attack, examples = FAB(THREATS["Linf"](0.02)), examples_of(network)
+    first, second = (attack.begin(examples, seeds_of(examples), tf.constant(restart)).x for restart in (0, 1))
+    np.testing.assert_array_equal(first, examples.x)
+    away = THREATS["Linf"](0.02).norm(second - examples.x).numpy()
     assert (away <= 0.01 + 1e-12).all()
     assert away.max() == pytest.approx(0.01, rel=1e-6)
 
 
 def test_a_constant_network_gives_no_nan(network):
-    problem = problem_of(network)
-    state = found(lambda x: 0 * network(x), "L2", 1, 3, problem=problem)
+    examples = examples_of(network)
+    state = found(lambda x: 0 * network(x), "L2", 1, 3, examples=examples)
     assert np.isfinite(state.x).all()

@@ -4,7 +4,7 @@ import tensorflow as tf
 from helpers import tiny_batch, tiny_network, weights_of
 
 from awp_tf.attacks import FGSM, PGD, Clean, GaussianStart, Restarts, ZeroStart, targeted, untargeted
-from awp_tf.functional import frozen
+from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import make_seed
@@ -25,7 +25,7 @@ ATTACKS = [
 def victim():
     network = tiny_network()
     x, y = tiny_batch(16)
-    return network, frozen(network), x, y
+    return network, predictor(network), x, y
 
 
 def run(attack, victim, seed=0):
@@ -121,7 +121,9 @@ def test_works_without_knowing_the_batch_size(victim):
     network, predict, x, y = victim
     attack = Restarts(PGD(L2(0.5), steps=2), 2)
     spec = [tf.TensorSpec([None, *x.shape[1:]]), tf.TensorSpec([None], tf.int32)]
-    compiled = tf.function(lambda x, y: attack(untargeted(frozen(network), y), x, make_seed(0)), input_signature=spec)
+    compiled = tf.function(
+        lambda x, y: attack(untargeted(predictor(network), y), x, make_seed(0)), input_signature=spec
+    )
     np.testing.assert_allclose(compiled(x, y), attack(untargeted(predict, y), x, make_seed(0)), atol=1e-6)
 
 

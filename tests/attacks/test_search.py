@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from golden import mlp, problem_of, seeds_of
+from golden import examples_of, mlp, seeds_of
 
-from awp_tf.attacks import FGSM, PGD, Once, Transfer, untargeted
+from awp_tf.attacks import FGSM, PGD, LastIterate, Transfer, untargeted
 from awp_tf.attacks.search import LOSSES, climb, misclassified, pick, run
 from awp_tf.infra.errors import UserError
 from awp_tf.threats import Linf
@@ -15,29 +15,29 @@ def network():
 
 
 def test_once_is_judged_by_the_last_image_of_its_attack(network):
-    problem = problem_of(network)
+    examples = examples_of(network)
     attack = PGD(Linf(0.004), steps=5)
-    state = run(Once(attack), network, problem, seeds_of(problem))
-    expected = attack(untargeted(network, problem.labels), problem.x, seeds_of(problem))
+    state = run(LastIterate(attack), network, examples, seeds_of(examples))
+    expected = attack(untargeted(network, examples.labels), examples.x, seeds_of(examples))
     np.testing.assert_array_equal(state.adversarial, expected)
     np.testing.assert_array_equal(state.fooled, np.argmax(network(expected), 1) != network.y)
     assert 0 < state.fooled.numpy().sum() < 8
 
 
 def test_an_attack_on_the_margin_lowers_the_margin_more_than_one_on_the_cross_entropy(network):
-    problem = problem_of(network)
+    examples = examples_of(network)
     found = {
-        loss: run(Once(PGD(Linf(0.004), steps=20), loss), network, problem, seeds_of(problem))
+        loss: run(LastIterate(PGD(Linf(0.004), steps=20), loss), network, examples, seeds_of(examples))
         for loss in ("ce", "margin")
     }
-    margins = {loss: np.mean(LOSSES["margin"](network(s.adversarial), problem)) for loss, s in found.items()}
+    margins = {loss: np.mean(LOSSES["margin"](network(s.adversarial), examples)) for loss, s in found.items()}
     assert margins["margin"] > margins["ce"]
 
 
 def test_transfer_climbs_on_the_source_and_is_judged_on_the_target(network):
-    problem, other = problem_of(network), mlp(8, 8, 16, 10, 1)
-    state = run(Transfer(other, Once(FGSM(Linf(0.02)))), network, problem, seeds_of(problem))
-    expected = run(Once(FGSM(Linf(0.02))), other, problem, seeds_of(problem)).adversarial
+    examples, other = examples_of(network), mlp(8, 8, 16, 10, 1)
+    state = run(Transfer(other, LastIterate(FGSM(Linf(0.02)))), network, examples, seeds_of(examples))
+    expected = run(LastIterate(FGSM(Linf(0.02))), other, examples, seeds_of(examples)).adversarial
     np.testing.assert_array_equal(state.adversarial, expected)
     np.testing.assert_array_equal(state.fooled, np.argmax(network(expected), 1) != network.y)
 
@@ -68,7 +68,7 @@ def test_a_loss_without_gradient_climbs_nowhere():
 def test_senseless_settings_are_refused():
     attack = PGD(Linf(8 / 255))
     with pytest.raises(UserError, match="Did you mean 'margin'"):
-        Once(attack, loss="margins")
+        LastIterate(attack, loss="margins")
     with pytest.raises(UserError, match="restarts"):
-        Once(attack, restarts=0)
-    assert Once(attack).restarts == 1
+        LastIterate(attack, restarts=0)
+    assert LastIterate(attack).restarts == 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from golden import mlp, problem_of, seeds_of
+from golden import examples_of, mlp, seeds_of
 
 from awp_tf.attacks import SPSA
 from awp_tf.attacks.search import LOSSES, climb, run
@@ -15,9 +15,9 @@ def network():
 
 
 def test_the_estimate_points_along_the_gradient(network):
-    problem = problem_of(network)
-    estimate = SPSA(Linf(0.01), samples=1024)._estimate(network, problem, problem.x, seeds_of(problem))
-    gradient = climb(lambda x: (LOSSES["margin"](network(x), problem), None), problem.x)[2]
+    examples = examples_of(network)
+    estimate = SPSA(Linf(0.01), samples=1024)._estimate(network, examples, examples.x, seeds_of(examples))
+    gradient = climb(lambda x: (LOSSES["margin"](network(x), examples), None), examples.x)[2]
     for one, other in zip(np.reshape(estimate, (6, -1)), np.reshape(gradient, (6, -1)), strict=True):
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
         assert cosine > 0.78  # sqrt(512 / (512 + 192)) = 0.85 expected
@@ -26,10 +26,10 @@ def test_the_estimate_points_along_the_gradient(network):
 
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.05)], ids=repr)
 def test_fools_images_inside_ball_and_box_without_a_gradient(network, threat):
-    problem = problem_of(network)
+    examples = examples_of(network)
     blind = lambda x: tf.stop_gradient(network(x))  # noqa: E731
-    state = run(SPSA(threat, iterations=20, samples=64), blind, problem, seeds_of(problem))
-    assert (threat.norm(state.adversarial - problem.x).numpy() <= threat.epsilon * (1 + 1e-6)).all()
+    state = run(SPSA(threat, iterations=20, samples=64), blind, examples, seeds_of(examples))
+    assert (threat.norm(state.adversarial - examples.x).numpy() <= threat.epsilon * (1 + 1e-6)).all()
     assert 0 <= state.adversarial.numpy().min() <= state.adversarial.numpy().max() <= 1
     np.testing.assert_array_equal(state.fooled, np.argmax(network(state.adversarial), 1) != network.y)
     assert state.fooled.numpy().sum() >= 2

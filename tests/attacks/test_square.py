@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from golden import MISC, SQUARE, THREATS, checksum, mlp, problem_of, seeds_of
+from golden import MISC, SQUARE, THREATS, checksum, examples_of, mlp, seeds_of
 
 from awp_tf.attacks import Square
 from awp_tf.attacks.search import run
@@ -61,10 +61,10 @@ PARTS = {"Linf": (Stripes, linf_start, linf_noise), "L2": (Tiles, l2_start, l2_n
 def test_follows_the_official_trace(network, norm):
     golden, (geometry, start, noise) = SQUARE[f"square/{norm}"], PARTS[norm]
     attack, stream = Square(THREATS[norm](golden["eps"]), queries=60), Stream()
-    problem = problem_of(network)
+    examples = examples_of(network)
     begun = start(stream, geometry(network.x, golden["eps"], 60, 0.8))
-    state = attack.begin_at(problem, begun)
-    step = tf.function(lambda s, i: attack.step(network, problem, s, i, seeds_of(problem)), autograph=False)
+    state = attack.begin_at(examples, begun)
+    step = tf.function(lambda s, i: attack.step(network, examples, s, i, seeds_of(examples)), autograph=False)
     for i in range(attack.steps):
         active = state.margin.numpy() > 0
         if i and active.any():
@@ -103,12 +103,12 @@ def test_every_query_is_in_ball_and_box_on_images_of_any_shape(shape, threat, rn
         return tf.round(tf.reshape(z, [len(z), -1]) * 16) @ matrix  # no gradient to be had
 
     y = tf.argmax(predict(x), 1, output_type=tf.int32)
-    problem = problem_of(None, rank=2) if x is None else _problem(x, y)
+    examples = examples_of(None, rank=2) if x is None else _examples(x, y)
     attack = Square(threat, queries=30)
-    state = attack.begin(problem, seeds_of(problem), tf.constant(0))
+    state = attack.begin(examples, seeds_of(examples), tf.constant(0))
     margins = []
     for i in range(attack.steps):
-        state = attack.step(predict, problem, state, tf.constant(i), seeds_of(problem))
+        state = attack.step(predict, examples, state, tf.constant(i), seeds_of(examples))
         margins.append(state.margin.numpy())
     assert len(seen) == attack.steps + 1
     for z in seen:
@@ -117,16 +117,16 @@ def test_every_query_is_in_ball_and_box_on_images_of_any_shape(shape, threat, rn
     assert (np.diff(margins, axis=0) <= 0).all()
 
 
-def _problem(x, y):
-    from awp_tf.attacks import Problem
+def _examples(x, y):
+    from awp_tf.attacks import Examples
 
-    return Problem(x, y, y, tf.range(len(x), dtype=tf.int64))
+    return Examples(x, y, y, tf.range(len(x), dtype=tf.int64))
 
 
 def test_an_image_does_not_depend_on_its_batch(network):
-    attack, problem = Square(Linf(0.02), queries=40), problem_of(network)
-    part = tf.nest.map_structure(lambda t: t[2:4], problem)
-    whole, alone = (run(attack, network, p, seeds_of(p)) for p in (problem, part))
+    attack, examples = Square(Linf(0.02), queries=40), examples_of(network)
+    part = tf.nest.map_structure(lambda t: t[2:4], examples)
+    whole, alone = (run(attack, network, p, seeds_of(p)) for p in (examples, part))
     np.testing.assert_allclose(alone.margin, whole.margin[2:4], rtol=1e-9)
 
 
@@ -140,7 +140,7 @@ def test_a_threat_of_ones_own_that_is_an_linf_ball_is_searched_as_one(network):
     class Mine(Linf):
         pass
 
-    problem = problem_of(network)
+    examples = examples_of(network)
     searches = [Square(threat, queries=20) for threat in (Mine(0.02), Linf(0.02))]
-    own, plain = (run(search, network, problem, seeds_of(problem)) for search in searches)
+    own, plain = (run(search, network, examples, seeds_of(examples)) for search in searches)
     np.testing.assert_array_equal(own.adversarial, plain.adversarial)

@@ -8,7 +8,7 @@ from helpers import tiny_network, tiny_split, weights_of
 from awp_tf.attacks import FGSM, PGD, Clean, untargeted
 from awp_tf.data import ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft, evaluate, robust_gap
-from awp_tf.functional import frozen
+from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
 from awp_tf.threats import Linf
@@ -24,10 +24,10 @@ def network():
 def test_accuracies_are_counted_over_all_images(network):
     split = tiny_split(37)
     found = evaluate(network, ordered(split, 10), ATTACKS)
-    right = np.argmax(frozen(network)(tf.constant(split.images)), 1) == split.labels
+    right = np.argmax(predictor(network)(tf.constant(split.images)), 1) == split.labels
     assert found["clean"] == pytest.approx(right.mean())
-    x_adv = FGSM(Linf(0.2))(untargeted(frozen(network), split.labels), tf.constant(split.images), make_seed(0))
-    fooled = np.argmax(frozen(network)(x_adv), 1) == split.labels
+    x_adv = FGSM(Linf(0.2))(untargeted(predictor(network), split.labels), tf.constant(split.images), make_seed(0))
+    fooled = np.argmax(predictor(network)(x_adv), 1) == split.labels
     assert found["fgsm"] == pytest.approx((right & fooled).mean())
     assert found["pgd"] <= found["clean"]
 
@@ -57,7 +57,7 @@ def test_numbers_do_not_depend_on_the_size_of_batches(network):
 
 def test_only_images_that_are_right_are_attacked_and_in_whole_batches(network):
     split, sizes = tiny_split(60), []
-    right = np.argmax(frozen(network)(tf.constant(split.images)), 1) == split.labels
+    right = np.argmax(predictor(network)(tf.constant(split.images)), 1) == split.labels
 
     def attack(objective, x, seed, start=None):
         tf.py_function(lambda size: sizes.append(int(size)), [tf.shape(x)[0]], [])
@@ -71,7 +71,7 @@ def test_only_images_that_are_right_are_attacked_and_in_whole_batches(network):
 
 def test_a_network_that_is_never_right_withstands_nothing(network):
     split = tiny_split(20)
-    wrong = dataclasses.replace(split, labels=(np.argmax(frozen(network)(split.images), 1) + 1).astype(np.int32) % 4)
+    wrong = dataclasses.replace(split, labels=(np.argmax(predictor(network)(split.images), 1) + 1).astype(np.int32) % 4)
     assert evaluate(network, ordered(wrong, 8), ATTACKS) == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0}
 
 
@@ -91,9 +91,9 @@ def test_it_follows_the_weights(network):
 
 
 def test_progress_is_reported_and_may_stop_it(network):
-    seen = []
-    Evaluator(network, {})(ordered(tiny_split(25), 10), seen.append)
-    assert seen == [10, 10, 5]
+    measured = []
+    Evaluator(network, {})(ordered(tiny_split(25), 10), measured.append)
+    assert measured == [10, 10, 5]
 
 
 def test_craft_returns_what_the_attack_finds(network):

@@ -11,11 +11,11 @@ from golden import mlp
 from helpers import weights_of
 
 from awp_tf import evaluation
-from awp_tf.attacks import PGD, Once, Square
+from awp_tf.attacks import PGD, LastIterate, Square
 from awp_tf.data import Split, ordered
-from awp_tf.evaluation import Protocol, Subject
 from awp_tf.evaluation.accuracy import evaluate as measured
 from awp_tf.evaluation.card import markdown
+from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
 from awp_tf.threats import Linf
@@ -238,7 +238,7 @@ def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
 
 
 def test_adversarial_images_are_not_promised_after_the_fact(subject, finished):
-    with pytest.raises(UserError, match="finished without --save_adversarial"):
+    with pytest.raises(UserError, match="its adversarial images not kept"):
         evaluation.evaluate(subject(), PROTOCOL, str(finished[0]), save_adversarial=True)
 
 
@@ -264,7 +264,7 @@ def test_a_network_for_other_images_cannot_be_transferred_from(subject):
 
 
 def test_transfer_from_another_network(subject, tmp_path):
-    protocol = Protocol(threat=Linf(0.02), attacks=["transfer", Once(PGD(Linf(0.02), 20))], check_examples=10)
+    protocol = Protocol(threat=Linf(0.02), attacks=["transfer", LastIterate(PGD(Linf(0.02), 20))], check_examples=10)
     other = evaluation.Classifier("other", mlp(1, 8, 16, 10, 1, "float32"), (8, 8, 3), 10, "o")
     accuracy = evaluation.evaluate(subject(transfer=other), protocol, str(tmp_path / "out"))["accuracy"]["test"]
     assert accuracy["once"] < accuracy["transfer"] <= accuracy["clean"]

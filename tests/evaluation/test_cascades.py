@@ -9,22 +9,21 @@ import pytest
 import tensorflow as tf
 from golden import mlp
 
-from awp_tf.attacks import APGD, PGD, Once, Square
+from awp_tf.attacks import APGD, PGD, LastIterate, Square
 from awp_tf.attacks.autoattack import AutoAttack, Cascade
 from awp_tf.attacks.search import Found
 from awp_tf.data import Split
-from awp_tf.evaluation import Classifier, Protocol
-from awp_tf.evaluation.attack_pass import runs_of
 from awp_tf.evaluation.cascades import Assessment
-from awp_tf.evaluation.result import gaps, of_ledger
+from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.sanity import verified
-from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, Ledger
+from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, gaps, result_of, runs_of
 from awp_tf.infra.errors import UserError
+from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import Linf
 
 THREAT = Linf(0.004)
 CASCADES = {
-    "pgd": Cascade({"pgd": Once(PGD(THREAT, 5), restarts=2)}),
+    "pgd": Cascade({"pgd": LastIterate(PGD(THREAT, 5), restarts=2)}),
     "short": AutoAttack(THREAT, "custom", ("apgd-ce", "fab-t", "square"), iterations=10, queries=40).cascade(10),
 }
 
@@ -42,10 +41,10 @@ def split(network):
 
 
 def assessment(network, split, folder, cascades=None, **settings):
-    on_look = settings.pop("on_look", lambda: None)
+    on_progress = settings.pop("on_look", lambda: None)
     classifier = Classifier("mlp", network, (8, 8, 3), 10, "")
     protocol = Protocol(threat=THREAT, **{"batch_size": 8, **settings})
-    return Assessment(classifier, split, CASCADES if cascades is None else cascades, protocol, folder, on_look)
+    return Assessment(classifier, split, CASCADES if cascades is None else cascades, protocol, folder, on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +63,15 @@ def test_a_cascade_unrolls_into_attacks_targets_and_restarts():
 
 
 def test_clean_errors_are_never_attacked_and_never_robust(whole, split):
-    result = of_ledger(whole[1], split, CASCADES)
-    assert (whole[1].fell[:, :3] == CLEAN_ERROR).all()
+    result = result_of(whole[1], split, CASCADES)
+    assert (whole[1].fooled_by[:, :3] == CLEAN_ERROR).all()
     assert not result.worst[:3].any()
     assert result.accuracies()["clean"] == pytest.approx(20 / 23)
     assert 0 < result.worst.sum() < 20
 
 
 def test_each_cascade_meets_all_images_and_the_worst_case_is_theirs_together(whole, split):
-    result = of_ledger(whole[1], split, CASCADES)
+    result = result_of(whole[1], split, CASCADES)
     np.testing.assert_array_equal(result.worst, result.robust["pgd"] & result.robust["short"])
     stages = [result.after[f"short/{name}"] for name in ("apgd-ce", "fab-t", "square")]
     for earlier, later in itertools.pairwise(stages):
@@ -82,13 +81,13 @@ def test_each_cascade_meets_all_images_and_the_worst_case_is_theirs_together(who
 
 
 def test_what_was_found_is_in_the_ball_and_fools(whole, network, split):
-    done, ledger = whole
+    done, state = whole
     for index, name in enumerate(CASCADES):
-        hit = np.flatnonzero(ledger.fell[index] >= 0)
+        hit = np.flatnonzero(state.fooled_by[index] >= 0)
         images = done.adversarial(name)[hit]
         assert np.abs(images - split.images[hit]).max() <= THREAT.epsilon * (1 + 1e-5)
         assert (np.argmax(network(tf.constant(images)), 1) != split.labels[hit]).all()
-    assert not ledger.rejected.any()
+    assert not state.rejected.any()
 
 
 class Stop(Exception):  # noqa: N818
@@ -98,7 +97,7 @@ class Stop(Exception):  # noqa: N818
 @pytest.mark.parametrize("every", [4, 17])
 def test_stopped_again_and_again_it_ends_as_if_it_had_not_been(every, network, split, whole, tmp_path, monkeypatch):
     saves = {"left": 0}
-    save = Ledger.save
+    save = EvaluationState.save
 
     def counted(self, path):
         save(self, path)
@@ -106,18 +105,18 @@ def test_stopped_again_and_again_it_ends_as_if_it_had_not_been(every, network, s
         if saves["left"] == 0:
             raise Stop
 
-    monkeypatch.setattr(Ledger, "save", counted)
+    monkeypatch.setattr(EvaluationState, "save", counted)
     for _ in range(100):
         saves["left"] = every
         try:
-            ledger = assessment(network, split, tmp_path / "state").run()
+            state = assessment(network, split, tmp_path / "state").run()
             break
         except Stop:
             continue
-    np.testing.assert_array_equal(ledger.fell, whole[1].fell)
+    np.testing.assert_array_equal(state.fooled_by, whole[1].fooled_by)
     again = assessment(network, split, tmp_path / "state")
     for index, name in enumerate(CASCADES):
-        hit = ledger.fell[index] >= 0
+        hit = state.fooled_by[index] >= 0
         np.testing.assert_array_equal(again.adversarial(name)[hit], whole[0].adversarial(name)[hit])
 
 
@@ -130,16 +129,16 @@ def test_a_stop_inside_a_batch_costs_that_batch_only(network, split, whole, tmp_
             raise Stop
 
     with pytest.raises(Stop):
-        assessment(network, split, tmp_path / "state", on_look=look).run()
-    kept = Ledger.load(tmp_path / "state" / "state.npz")
+        assessment(network, split, tmp_path / "state", on_progress=look).run()
+    kept = EvaluationState.load(tmp_path / "state" / "state.npz")
     assert (kept.run, kept.position) != (0, 0)
-    np.testing.assert_array_equal(assessment(network, split, tmp_path / "state").run().fell, whole[1].fell)
+    np.testing.assert_array_equal(assessment(network, split, tmp_path / "state").run().fooled_by, whole[1].fooled_by)
 
 
 def test_batch_size_and_order_do_not_change_who_falls(network, split, whole, tmp_path):
     backwards = dict(reversed(CASCADES.items()))
-    ledger = assessment(network, split, tmp_path / "state", backwards, batch_size=100).run()
-    np.testing.assert_array_equal(ledger.fell[::-1] == ROBUST, whole[1].fell == ROBUST)
+    state = assessment(network, split, tmp_path / "state", backwards, batch_size=100).run()
+    np.testing.assert_array_equal(state.fooled_by[::-1] == ROBUST, whole[1].fooled_by == ROBUST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,29 +146,29 @@ class Cheat:
     """Claims success with an image that is no adversarial one."""
 
     shift: float
-    targets, restarts, steps, lucky = 0, 1, 1, False
+    targets, restarts, steps, randomised = 0, 1, 1, False
 
-    def begin(self, problem, seeds, restart):
-        return Found(tf.zeros_like(problem.labels, tf.bool), problem.x)
+    def begin(self, examples, seeds, restart):
+        return Found(tf.zeros_like(examples.labels, tf.bool), examples.x)
 
-    def step(self, predict, problem, state, i, seeds):
-        return Found(tf.ones_like(state.fooled), problem.x + self.shift)
+    def step(self, predict, examples, state, i, seeds):
+        return Found(tf.ones_like(state.fooled), examples.x + self.shift)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0, np.nan], ids=["not fooled", "far", "out of the box", "nan"])
 def test_claims_are_verified(network, split, tmp_path, shift):
-    ledger = assessment(network, split, tmp_path / "state", {"cheat": Cascade({"cheat": Cheat(shift)})}).run()
-    assert ledger.rejected.sum() == 20
-    assert (ledger.fell[0, 3:] == ROBUST).all()
+    state = assessment(network, split, tmp_path / "state", {"cheat": Cascade({"cheat": Cheat(shift)})}).run()
+    assert state.rejected.sum() == 20
+    assert (state.fooled_by[0, 3:] == ROBUST).all()
 
 
 def test_what_does_not_stand_goes_on_to_the_next_attack(network, split, tmp_path):
     cascade = Cascade({"cheat": Cheat(0.5), **CASCADES["short"].searches})
-    ledger = assessment(network, split, tmp_path / "state", {"both": cascade}).run()
+    state = assessment(network, split, tmp_path / "state", {"both": cascade}).run()
     alone = assessment(network, split, tmp_path / "alone", {"short": CASCADES["short"]}).run()
-    np.testing.assert_array_equal(ledger.fell == ROBUST, alone.fell == ROBUST)
-    assert verified(ledger, randomised=False).detail.endswith(
-        f"{(alone.fell == ROBUST).sum()} others were not, and count as robust"
+    np.testing.assert_array_equal(state.fooled_by == ROBUST, alone.fooled_by == ROBUST)
+    assert verified(state, randomised=False).detail.endswith(
+        f"{(alone.fooled_by == ROBUST).sum()} others were not, and count as robust"
     )
 
 
@@ -185,16 +184,16 @@ def test_on_a_randomised_network_luck_is_no_success(network, split, tmp_path):
     for name, cascade, threat in (("tiny", tiny, Linf(1e-6)), ("hard", hard, Linf(0.05))):
         classifier = Classifier("noisy", tf.function(noisy), (8, 8, 3), 10, "")
         done = Assessment(classifier, easy, {name: cascade}, Protocol(threat=threat), tmp_path / name)
-        ledger = done.run()
-        found[name] = float((ledger.fell == ROBUST).sum() / max((ledger.fell != CLEAN_ERROR).sum(), 1))
-        assert verified(ledger, randomised=True).passed
+        state = done.run()
+        found[name] = float((state.fooled_by == ROBUST).sum() / max((state.fooled_by != CLEAN_ERROR).sum(), 1))
+        assert verified(state, randomised=True).passed
     assert found["tiny"] > 0.5
     assert found["hard"] < 0.2
 
 
 def test_kept_images_are_clean_where_nothing_was_found(network, split, tmp_path):
     done = assessment(network, split, tmp_path / "state")
-    result = of_ledger(done.run(), split, CASCADES)
+    result = result_of(done.run(), split, CASCADES)
     done.keep("short", result.fooled("short"), tmp_path / "kept.npy")
     kept = np.load(tmp_path / "kept.npy")
     changed = np.any(kept != split.images, (1, 2, 3))
@@ -215,12 +214,12 @@ def test_a_damaged_state_is_refused(network, split, tmp_path):
 
 def test_no_image_left_and_one_image_left_are_no_special_case(network, split, tmp_path):
     only_errors, one = split.take(slice(0, 3)), split.take(slice(2, 4))
-    assert (assessment(network, only_errors, tmp_path / "a").run().fell == CLEAN_ERROR).all()
-    assert assessment(network, one, tmp_path / "b").run().fell.shape == (2, 2)
+    assert (assessment(network, only_errors, tmp_path / "a").run().fooled_by == CLEAN_ERROR).all()
+    assert assessment(network, one, tmp_path / "b").run().fooled_by.shape == (2, 2)
 
 
 def test_the_gap_is_train_minus_test_under_the_same_attack(whole, split):
-    test = of_ledger(whole[1], split, CASCADES)
+    test = result_of(whole[1], split, CASCADES)
     train = dataclasses.replace(test, robust={name: np.ones(23, bool) for name in test.robust})
     assert gaps({"test": test}) == {}
     found = gaps({"test": test, "train": train})
@@ -255,6 +254,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
             tmp_path / str(count),
             lambda most=most: most.append(anonymous()),
         )
-        assert 0 < (done.run().fell >= 0).mean() < 1
+        assert 0 < (done.run().fooled_by >= 0).mean() < 1
         growth.append(max(most) - before)
     assert growth[1] < growth[0] + 40e6

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.evaluation import pictures
-from awp_tf.evaluation.sanity import Curve
+from awp_tf.evaluation.sanity import AccuracyCurve
 from awp_tf.landscape.figures import figure_files, literal
 
 
@@ -22,7 +22,9 @@ def dark(png, colour=(0x1F, 0x4E, 0x79)):
 
 
 def test_the_curve_is_drawn_where_the_numbers_are():
-    falling, flat = (Curve([0.0, 0.1, 0.2, 1.0], accuracies, 20) for accuracies in ([0.9, 0.5, 0.2, 0.0], [0.9] * 4))
+    falling, flat = (
+        AccuracyCurve([0.0, 0.1, 0.2, 1.0], accuracies, 20) for accuracies in ([0.9, 0.5, 0.2, 0.0], [0.9] * 4)
+    )
     drawn = [pictures.curve(each, threat="Linf", epsilon=0.1, worst=0.45) for each in (falling, flat)]
     assert size(drawn[0]) == (480, 720)
     heights = []

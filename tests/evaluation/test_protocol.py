@@ -1,9 +1,10 @@
 import pytest
 from golden import mlp
 
-from awp_tf.attacks import APGD, FAB, PGD, SPSA, AutoAttack, Once, Restarts, Transfer
-from awp_tf.evaluation import Classifier, Protocol
+from awp_tf.attacks import APGD, FAB, PGD, SPSA, AutoAttack, LastIterate, Restarts, Transfer
+from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
+from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import L2, Linf
 
 BALL = Linf(8 / 255)
@@ -22,7 +23,7 @@ def test_names_become_cascades_in_their_order():
 
 def test_the_ball_and_the_step_size_reach_the_attacks():
     found = cascades("pgd-20", threat=L2(0.5), relative_step_size=0.1)
-    assert found["pgd-20"].searches["pgd-20"] == Once(PGD(L2(0.5), 20, 0.1))
+    assert found["pgd-20"].searches["pgd-20"] == LastIterate(PGD(L2(0.5), 20, 0.1))
 
 
 def test_objects_may_stand_among_names():
@@ -34,7 +35,7 @@ def test_transfer_needs_the_other_network():
     search = cascades("transfer", OTHER)["transfer"].searches["transfer"]
     assert isinstance(search, Transfer)
     assert "other abc" in repr(search)  # what an unfinished evaluation is recognised by
-    with pytest.raises(UserError, match="--transfer_from"):
+    with pytest.raises(UserError, match="expected a network for transfer"):
         cascades("transfer")
 
 
@@ -48,9 +49,9 @@ def test_an_attack_in_another_ball_is_refused():
     with pytest.raises(UserError, match="expected all in"):
         Protocol(threat=Linf(0.1), attacks=["fgsm", SPSA(Linf(8 / 255))])
     with pytest.raises(UserError, match="expected all in"):
-        Protocol(threat=L2(0.1), attacks=[Once(PGD(Linf(8 / 255)))])
+        Protocol(threat=L2(0.1), attacks=[LastIterate(PGD(Linf(8 / 255)))])
     with pytest.raises(UserError, match="expected all in"):
-        Protocol(threat=Linf(8 / 255), attacks=[Once(Restarts(PGD(Linf(1 / 255))))])
+        Protocol(threat=Linf(8 / 255), attacks=[LastIterate(Restarts(PGD(Linf(1 / 255))))])
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 from golden import mlp
 
-from awp_tf.attacks import PGD, Once, Square
+from awp_tf.attacks import PGD, LastIterate, Square
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data import Split
-from awp_tf.evaluation import Classifier
 from awp_tf.evaluation.sanity import Sanity, black_box, verified
-from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, Ledger
+from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState
+from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import L2, Linf
 
 
@@ -47,8 +47,8 @@ def sanity_of(network, wrap, threat=Linf(0.005), **settings):
 
 def looked_at(network, wrap, threat=Linf(0.005), **settings):
     sanity = sanity_of(network, wrap, threat, **settings)
-    seen = json.loads(json.dumps({name: look() for name, look in sanity.looks().items()}))
-    checks, curve = sanity.conclude(seen)
+    measured = json.loads(json.dumps({name: look() for name, look in sanity.measurements().items()}))
+    checks, curve = sanity.conclude(measured)
     return {check.name: check for check in checks}, curve
 
 
@@ -71,21 +71,21 @@ def test_a_broken_defence_is_recognised(network, defence):
 
 def test_steps_that_lead_astray_are_recognised(network):
     sanity = sanity_of(network, lambda z: z)
-    seen = {name: look() for name, look in sanity.looks().items()}
-    seen["PGD-10 at 0.005"], seen["PGD-50 at 0.005"] = list(range(30)), list(range(28))
-    assert sanity.conclude(seen)[0][3] == ("more steps", False, "PGD-10 25.0 %, PGD-50 30.0 %")
-    seen["PGD-50 at 0.005"] = list(range(29))  # one image is chance
-    assert sanity.conclude(seen)[0][3].passed
+    measured = {name: look() for name, look in sanity.measurements().items()}
+    measured["PGD-10 at 0.005"], measured["PGD-50 at 0.005"] = list(range(30)), list(range(28))
+    assert sanity.conclude(measured)[0][3] == ("more steps", False, "PGD-10 25.0 %, PGD-50 30.0 %")
+    measured["PGD-50 at 0.005"] = list(range(29))  # one image is chance
+    assert sanity.conclude(measured)[0][3].passed
 
 
 def test_an_evaluation_weaker_than_plain_pgd_is_recognised(network):
     sanity = sanity_of(network, lambda z: z)
     name = "PGD-20 at 0.005"
-    seen = {name: sanity.looks()[name]()}
-    fooled = np.isin(np.arange(40), seen[name])
+    measured = {name: sanity.measurements()[name]()}
+    fooled = np.isin(np.arange(40), measured[name])
     assert 10 < fooled.sum() < 40
-    assert sanity.strength(seen, ~fooled).passed
-    weak = sanity.strength(seen, np.ones(40, bool))
+    assert sanity.strength(measured, ~fooled).passed
+    weak = sanity.strength(measured, np.ones(40, bool))
     assert not weak.passed
     assert f"fooled {fooled.sum()} of 40 images" in weak.detail
 
@@ -99,11 +99,11 @@ def test_noise_is_expected_where_it_is_declared(network):
     assert looked_at(network, BROKEN["noise"][0], randomised=True)[0]["deterministic"].passed
 
 
-WHITE, BLACK = Once(PGD(Linf(8 / 255))), Square(Linf(8 / 255))
+WHITE, BLACK = LastIterate(PGD(Linf(8 / 255))), Square(Linf(8 / 255))
 
 
-def ledger_of(*fell):
-    return Ledger(np.zeros((len(fell[0]), 2), int), np.array(fell))
+def ledger_of(*fooled_by):
+    return EvaluationState(np.zeros((len(fooled_by[0]), 2), int), np.array(fooled_by))
 
 
 def test_a_black_box_that_fools_more_is_a_sign():
@@ -124,14 +124,14 @@ def test_a_black_box_that_came_first_proves_nothing():
 
 
 def test_rejected_images_are_a_sign():
-    ledger = ledger_of([0, 0, CLEAN_ERROR, ROBUST])
-    assert verified(ledger, randomised=False).passed
-    assert "2 adversarial images" in verified(ledger, randomised=False).detail
-    ledger.rejected[0, 0] = True  # and fooled again later
-    assert verified(ledger, randomised=False).passed
-    ledger.rejected[0, 3] = True
-    assert not verified(ledger, randomised=False).passed
-    assert verified(ledger, randomised=True).passed
+    state = ledger_of([0, 0, CLEAN_ERROR, ROBUST])
+    assert verified(state, randomised=False).passed
+    assert "2 adversarial images" in verified(state, randomised=False).detail
+    state.rejected[0, 0] = True  # and fooled again later
+    assert verified(state, randomised=False).passed
+    state.rejected[0, 3] = True
+    assert not verified(state, randomised=False).passed
+    assert verified(state, randomised=True).passed
 
 
 def test_what_was_looked_at_is_not_kept_alive(network):

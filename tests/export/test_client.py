@@ -20,13 +20,13 @@ import tensorflow as tf
 from helpers import tiny_network
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from awp_tf.export import Limits
 from awp_tf.export.client import TRANSPORTS, Grpc, Rest, Unavailable, ask
-from awp_tf.export.signatures import Served
+from awp_tf.export.settings import Limits
+from awp_tf.export.signatures import ServingModule
 from awp_tf.infra.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-SERVED = Served(tiny_network(), ["a", "b", "c", "d"], Limits())
+SERVED = ServingModule(tiny_network(), ["a", "b", "c", "d"], Limits())
 # Traced here, not in a server's thread.
 SIGNATURES = {name: function.get_concrete_function() for name, function in SERVED.signatures(floats=False).items()}
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)

@@ -15,9 +15,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from awp_tf.export import Export, Limits, Product, export, read_card
-from awp_tf.export.serving_files import WARMUP, write_configs
-from awp_tf.export.signatures import Served
+from awp_tf.export.export import export, read_card
+from awp_tf.export.settings import Export, Limits, Servable
+from awp_tf.export.signatures import ServingModule
+from awp_tf.export.versions import WARMUP, write_configs
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18
 from awp_tf.networks.classifier import digest
@@ -41,8 +42,8 @@ def keras_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(keras_file, tmp_path_factory):
     base = tmp_path_factory.mktemp("serving")
-    product = Product("net", keras_file, IMAGES, NAMES)
-    return export(product, Export(batch_sizes=(1, 5), floats=True), str(base))
+    servable = Servable("net", keras_file, IMAGES, NAMES)
+    return export(servable, Export(batch_sizes=(1, 5), floats=True), str(base))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_what_is_no_sound_image_is_refused_at_once(content, message, signatures)
 
 
 def test_a_file_that_is_too_long_is_refused():
-    served = Served(network(), (), Limits(largest_file=100)).signatures(floats=False)
+    served = ServingModule(network(), (), Limits(largest_file=100)).signatures(floats=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match="expected at most 100 bytes"):
         served["serving_bytes"](tf.constant([GOOD]))
 
@@ -177,7 +178,7 @@ def test_warm_up_asks_both_signatures_at_every_batch_size(exported, signatures):
 
 def test_the_graph_holds_the_weights_and_nothing_else(tmp_path):
     large = preact_resnet18(shape=(16, 16, 3), classes=3, width=16)  # beside it, names of variables weigh little
-    served = Served(large, NAMES, Limits())
+    served = ServingModule(large, NAMES, Limits())
     tf.saved_model.save(served.module, str(tmp_path), signatures=served.signatures(floats=True))
     weights = sum(np.asarray(w).nbytes for w in large.get_weights())
     stored = sum(file.stat().st_size for file in (tmp_path / "variables").glob("*.data*"))
@@ -225,36 +226,36 @@ def test_a_card_has_to_belong_to_the_network(tmp_path, keras_file):
 
 
 def test_a_graph_that_answers_otherwise_is_not_exported(tmp_path, keras_file, monkeypatch):
-    answer = Served._answer
+    answer = ServingModule._answer
 
     def wrong(self, images):
         return {**answer(self, images), "logits": answer(self, images)["logits"] + 1e-3}
 
-    monkeypatch.setattr(Served, "_answer", wrong)
+    monkeypatch.setattr(ServingModule, "_answer", wrong)
     with pytest.raises(UserError, match="expected the network's own answers"):
-        export(Product("net", keras_file, IMAGES), Export(), str(tmp_path / "serving"))
+        export(Servable("net", keras_file, IMAGES), Export(), str(tmp_path / "serving"))
     assert not list((tmp_path / "serving").rglob("*"))
 
 
 def test_images_and_names_have_to_fit(tmp_path, keras_file):
-    for product, message in (
+    for servable, message in (
         (
-            Product("net", keras_file, IMAGES[:, :8]),
+            Servable("net", keras_file, IMAGES[:, :8]),
             r"expected uint8 images .*, received uint8 \[8, 16, 3\]",
         ),
-        (Product("net", keras_file, IMAGES, ["a"]), "expected 3 class names, received 1"),
-        (Product("net", keras_file, IMAGES.astype(np.float32)), r"received float32 \[16, 16, 3\]"),
-        (Product("net", tmp_path / "no.keras", IMAGES), r"no\.keras cannot be read as a Keras network"),
+        (Servable("net", keras_file, IMAGES, ["a"]), "expected 3 class names, received 1"),
+        (Servable("net", keras_file, IMAGES.astype(np.float32)), r"received float32 \[16, 16, 3\]"),
+        (Servable("net", tmp_path / "no.keras", IMAGES), r"no\.keras cannot be read as a Keras network"),
     ):
         with pytest.raises(UserError, match=message):
-            export(product, Export(), str(tmp_path / "serving"))
+            export(servable, Export(), str(tmp_path / "serving"))
     assert not (tmp_path / "serving").exists()
 
 
 @pytest.mark.parametrize("name", ["1", "a/b", "../x", ".", "..", "", "/x"])
 def test_a_model_has_a_plain_name(name, tmp_path, keras_file):
-    with pytest.raises(UserError, match="--model: expected a plain name, received"):
-        Product(name, keras_file, IMAGES)
+    with pytest.raises(UserError, match="model: expected a plain name, received"):
+        Servable(name, keras_file, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +276,11 @@ def test_code_in_a_network_file_is_not_run(tmp_path):
     code = keras.layers.Lambda(lambda x: tf.reduce_mean(x, [1, 2]))(inputs)
     keras.Model(inputs, keras.layers.Dense(3)(code)).save(tmp_path / "code.keras")
     with pytest.raises(UserError, match="cannot be read as a Keras network"):
-        export(Product("net", tmp_path / "code.keras", IMAGES), Export(), str(tmp_path / "serving"))
+        export(Servable("net", tmp_path / "code.keras", IMAGES), Export(), str(tmp_path / "serving"))
 
 
 def test_grey_networks_take_colour_images():
-    served = Served(tiny_network(), (), Limits()).signatures(floats=False)
+    served = ServingModule(tiny_network(), (), Limits()).signatures(floats=False)
     answer = served["serving_bytes"](encoded(IMAGES))
     assert answer["logits"].shape == (12, 4)
 

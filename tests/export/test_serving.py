@@ -18,8 +18,10 @@ from helpers import run_command
 
 import pipelines.evaluate as evaluate_command
 import pipelines.export as command
-from awp_tf.export import Export, Product, export, export_onnx
 from awp_tf.export.client import TRANSPORTS, ask
+from awp_tf.export.export import export
+from awp_tf.export.onnx import export_onnx
+from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, small_cnn
 from pipelines import _cli
@@ -32,15 +34,15 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 16, 20, 3)).astype(np.uin
 
 
 @pytest.fixture(scope="module")
-def product(tmp_path_factory):
+def servable(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "net.keras"
     keras.utils.set_random_seed(0)
     preact_resnet18(shape=(16, 20, 3), classes=4, width=4).save(path)
-    return Product("net", path, IMAGES, ["a", "b", "c", "d"])
+    return Servable("net", path, IMAGES, ["a", "b", "c", "d"])
 
 
-def logits_of(product, images):
-    network = keras.models.load_model(product.network)
+def logits_of(servable, images):
+    network = keras.models.load_model(servable.network)
     return network(images.astype(np.float32) / 255, training=False).numpy()
 
 
@@ -52,8 +54,8 @@ def png_files(folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
-def test_the_cpp_loader_of_tensorflow_answers_as_python_does(product, tmp_path):
-    folder = export(product, Export(batch_sizes=(1, 4)), str(tmp_path / "serving"))
+def test_the_cpp_loader_of_tensorflow_answers_as_python_does(servable, tmp_path):
+    folder = export(servable, Export(batch_sizes=(1, 4)), str(tmp_path / "serving"))
     program = tmp_path / "loader"
     wheel = pathlib.Path(tf.sysconfig.get_lib())
     libraries = [f"-l:{file.name}" for file in sorted(wheel.glob("libtensorflow_*.so.2"))]
@@ -69,31 +71,31 @@ def test_the_cpp_loader_of_tensorflow_answers_as_python_does(product, tmp_path):
     assert sorted(set(found["signatures"]) - {"__saved_model_init_op"}) == ["serving_bytes", "serving_default"]
     assert found["replayed"] == 4
     ramp = (np.arange(3 * 16 * 20 * 3) % 256).astype(np.uint8).reshape(3, 16, 20, 3)
-    np.testing.assert_allclose(found["ramp"], logits_of(product, ramp).reshape(-1), atol=1e-5)
-    np.testing.assert_allclose(found["files"], logits_of(product, IMAGES).reshape(-1), atol=1e-5)
+    np.testing.assert_allclose(found["ramp"], logits_of(servable, ramp).reshape(-1), atol=1e-5)
+    np.testing.assert_allclose(found["files"], logits_of(servable, IMAGES).reshape(-1), atol=1e-5)
     assert found["empty"] == 0
     assert found["wrong_shape"] == found["no_image"] == tf.errors.INVALID_ARGUMENT
 
 
 @pytest.mark.slow
-def test_onnx_runtime_answers_as_the_network_does(product, tmp_path):
+def test_onnx_runtime_answers_as_the_network_does(servable, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="extra 'onnx' is not installed")
     pytest.importorskip("tf2onnx", reason="extra 'onnx' is not installed")
-    path = export_onnx(product, str(tmp_path))
+    path = export_onnx(servable, str(tmp_path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in (1, 6):
         logits, ids = session.run(["logits", "class_ids"], {"images": IMAGES[:count]})
-        np.testing.assert_allclose(logits, logits_of(product, IMAGES[:count]), atol=1e-5)
+        np.testing.assert_allclose(logits, logits_of(servable, IMAGES[:count]), atol=1e-5)
         np.testing.assert_array_equal(ids, logits.argmax(-1))
     assert json.loads((tmp_path / "net.json").read_text())["evaluated"] is False
     with pytest.raises(UserError, match="is there already"):
-        export_onnx(product, str(tmp_path))
+        export_onnx(servable, str(tmp_path))
 
 
 @pytest.mark.slow
-def test_speed_is_compared_in_turns(product, tmp_path):
-    folder = export(product, Export(), str(tmp_path / "serving"))
-    text = compare(str(folder), str(product.network), [1, 2], runs=3)
+def test_speed_is_compared_in_turns(servable, tmp_path):
+    folder = export(servable, Export(), str(tmp_path / "serving"))
+    text = compare(str(folder), str(servable.network), [1, 2], runs=3)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert [line[:2] for line in lines] == [[n, name] for n in "12" for name in ("exported", "predict_on_batch")]
     assert all(float(line[2]) > 0 and float(line[3].split()[0]) <= float(line[4].split()[0]) for line in lines)
@@ -107,14 +109,14 @@ def free_port():
 
 @pytest.mark.slow
 @pytest.mark.skipif(SERVER is None, reason="tensorflow_model_server is not installed")
-def test_a_real_server_answers_and_takes_a_second_version_without_a_failed_request(product, tmp_path):
+def test_a_real_server_answers_and_takes_a_second_version_without_a_failed_request(servable, tmp_path):
     base = tmp_path / "serving"
-    model = export(product, Export(), str(base)).parent
+    model = export(servable, Export(), str(base)).parent
     ports = {"grpc": free_port(), "rest": free_port()}
     command = [SERVER, f"--port={ports['grpc']}", f"--rest_api_port={ports['rest']}", "--model_name=net"]
     command += [f"--model_base_path={model}", "--file_system_poll_wait_seconds=1"]
     files = [file.read_bytes() for file in png_files(tmp_path)]
-    expected = logits_of(product, IMAGES)
+    expected = logits_of(servable, IMAGES)
     with subprocess.Popen(command) as server:
         try:
             transports = {name: TRANSPORTS[name](f"127.0.0.1:{port}", "net") for name, port in ports.items()}
@@ -129,7 +131,7 @@ def test_a_real_server_answers_and_takes_a_second_version_without_a_failed_reque
 
             asking = threading.Thread(target=keep_asking)
             asking.start()
-            export(product, Export(), str(base))
+            export(servable, Export(), str(base))
             newest = TRANSPORTS["grpc"](f"127.0.0.1:{ports['grpc']}", "net", 2)
             assert ask(newest, files, deadline=60)
             time.sleep(2)

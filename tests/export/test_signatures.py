@@ -6,7 +6,8 @@ import sys
 import pytest
 from test_export import GOOD, IMAGES, NAMES, bomb, decoy, network
 
-from awp_tf.export import Export, Product, export
+from awp_tf.export.export import export
+from awp_tf.export.settings import Export, Servable
 
 LIMITED = """
 import pathlib, resource, sys
@@ -39,7 +40,7 @@ else:
 )
 def test_a_bomb_is_refused_within_memory_that_would_not_hold_it(how, said, disguise, tmp_path):
     network().save(tmp_path / "net.keras")
-    exported = export(Product("net", tmp_path / "net.keras", IMAGES, NAMES), Export(), str(tmp_path / "serving"))
+    exported = export(Servable("net", tmp_path / "net.keras", IMAGES, NAMES), Export(), str(tmp_path / "serving"))
     (tmp_path / "good.png").write_bytes(GOOD)
     (tmp_path / "bomb.png").write_bytes(decoy(bomb(5000, 5000)) if disguise else bomb(5000, 5000))
     line = [sys.executable, "-c", LIMITED, str(exported), str(tmp_path / "good.png"), str(tmp_path / "bomb.png"), how]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from awp_tf.export.versions import staged, versions
+from awp_tf.export.versions import staging, versions
 from awp_tf.infra.errors import UserError
 
 
 def make(model, version=None, keep=None):
-    with staged(model, version, keep) as (folder, number):
+    with staging(model, version, keep) as (folder, number):
         (folder / "saved_model.pb").write_text("x")
         assert not (model / str(number)).exists()  # a server sees it whole or not at all
         assert number not in versions(model)
@@ -36,20 +36,20 @@ def test_only_the_newest_are_kept_where_asked_for(tmp_path):
 @pytest.mark.parametrize("version", [0, -1, 2])
 def test_no_version_and_an_existing_one_are_refused(tmp_path, version):
     make(tmp_path / "net", 2)
-    with pytest.raises(UserError, match="--version"):
+    with pytest.raises(UserError, match="version: "):
         make(tmp_path / "net", version)
     assert versions(tmp_path / "net") == [2]
 
 
 def test_keep_has_to_be_a_number(tmp_path):
-    with pytest.raises(UserError, match="--keep"):
+    with pytest.raises(UserError, match="keep: "):
         make(tmp_path / "net", keep=0)
     assert not (tmp_path / "net").exists()
 
 
 def test_a_failure_leaves_nothing(tmp_path):
     def fail(model):
-        with staged(model, None, None) as (folder, _):
+        with staging(model, None, None) as (folder, _):
             (folder / "half").write_text("x")
             raise OSError("disk full")
 

@@ -5,10 +5,10 @@ import pytest
 
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import (
+    atomic_write,
     is_part,
     local,
     read_arrays,
-    replacing,
     without_wildcards,
     write_arrays,
     write_bytes,
@@ -28,7 +28,7 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path):
     write_text(tmp_path / "a.txt", "old")
 
     def write():
-        with replacing(tmp_path / "a.txt") as part:
+        with atomic_write(tmp_path / "a.txt") as part:
             part.write_text("ne")
             raise OSError("disk full")
 
@@ -75,7 +75,7 @@ def test_a_way_to_a_folder_whose_name_is_no_pattern(name, tmp_path):
 
 def test_what_a_killed_process_left_is_known_and_what_failed_leaves_nothing(tmp_path):
     def write():
-        with replacing(tmp_path / "a.txt") as part:
+        with atomic_write(tmp_path / "a.txt") as part:
             part.write_text("half")
             assert is_part(part)
             raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.landscape.directions import awp_direction, moved, random_direction
+from awp_tf.landscape.directions import awp_direction, random_direction, shift
 from awp_tf.noise import make_seed
 
 
@@ -37,9 +37,9 @@ def test_a_direction_is_its_seeds_own_and_gaussian():
     cosine = np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other)
     assert abs(cosine) < 0.4  # 90 numbers: one standard deviation is 0.1
     large = [tf.ones([100, 100], tf.float64)]
-    drawn = random_direction(large, make_seed(0))[0].numpy()
-    assert abs(drawn.mean()) < 0.05
-    assert abs(drawn.std() - 1) < 0.01
+    direction = random_direction(large, make_seed(0))[0].numpy()
+    assert abs(direction.mean()) < 0.05
+    assert abs(direction.std() - 1) < 0.01
 
 
 def test_the_awp_direction_is_the_gradients_at_the_length_of_each_layer():
@@ -54,7 +54,7 @@ def test_the_awp_direction_is_the_gradients_at_the_length_of_each_layer():
 def test_moving_adds_directions_and_leaves_the_weights(coefficients):
     w, before = weights(), [t.numpy() for t in weights()]
     d1, d2 = weights(1), weights(2)
-    result = moved(w, [d1, d2], coefficients)
+    result = shift(w, [d1, d2], coefficients)
     for got, start, one, two in zip(result, before, d1, d2, strict=True):
         np.testing.assert_allclose(got, start + coefficients[0] * one + coefficients[1] * two, atol=1e-15)
     np.testing.assert_array_equal(w[0], before[0])

@@ -16,8 +16,9 @@ import pipelines.landscape as command
 from awp_tf.attacks import PGD
 from awp_tf.evaluation.accuracy import Measurement, evaluate, robust_gap
 from awp_tf.infra.errors import UserError
-from awp_tf.landscape import Landscape, View, draw
+from awp_tf.landscape.draw import View, draw
 from awp_tf.landscape.result import Result, correlation, sharpness
+from awp_tf.landscape.settings import Landscape
 from awp_tf.networks import small_cnn
 from awp_tf.networks.classifier import digest
 from awp_tf.threats import Linf

@@ -8,7 +8,7 @@ from helpers import assert_same_weights, tiny_network, tiny_split
 from awp_tf.attacks import PGD, Clean
 from awp_tf.data import ordered
 from awp_tf.evaluation.accuracy import Measurement, craft, evaluate
-from awp_tf.landscape.directions import moved, random_direction
+from awp_tf.landscape.directions import random_direction, shift
 from awp_tf.landscape.passes import Passes
 from awp_tf.losses import cross_entropy
 from awp_tf.networks import preact_resnet18
@@ -41,10 +41,10 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_attacks_images():
 def test_images_are_attacked_anew_at_every_point():
     network = tiny_network()
     passes = Passes(network, ATTACK, seed=0)
-    there = moved(passes.weights, [random_direction(passes.weights, make_seed(1))], [0.5])
-    fixed = passes.without_attack().height(there, passes.crafted(BATCHES))
+    there = shift(passes.weights, [random_direction(passes.weights, make_seed(1))], [0.5])
+    fixed = passes.without_attack().height(there, passes.craft(BATCHES))
     assert passes.height(there, BATCHES).loss > fixed.loss
-    at_start = passes.without_attack().height(passes.weights, passes.crafted(BATCHES))
+    at_start = passes.without_attack().height(passes.weights, passes.craft(BATCHES))
     np.testing.assert_allclose(at_start.loss, passes.height(passes.weights, BATCHES).loss, rtol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_a_quadratic_loss_gives_the_exact_parabola():
     passes = Passes(network, Clean(), seed=0, loss=lambda z, labels: tf.reduce_sum(z**2, axis=-1))
     direction = random_direction(passes.weights, make_seed(0))
     alphas = np.linspace(-1, 1, 9)
-    found = [passes.height(moved(passes.weights, [direction], [a]), [(x, y)]).loss for a in alphas]
+    found = [passes.height(shift(passes.weights, [direction], [a]), [(x, y)]).loss for a in alphas]
     w, d = x.reshape(10, 4) @ passes.weights[0].numpy(), x.reshape(10, 4) @ direction[0].numpy()
     expected = [(w**2).sum(1).mean() + 2 * a * (w * d).sum(1).mean() + a**2 * (d**2).sum(1).mean() for a in alphas]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -70,9 +70,9 @@ def test_one_trace_for_all_points_and_no_variable_is_written():
     before.set_weights(network.get_weights())
     passes = Passes(network, ATTACK, seed=0)
     direction = random_direction(passes.weights, make_seed(0))
-    found = [passes.height(moved(passes.weights, [direction], [alpha]), BATCHES).loss for alpha in (-1.0, 0.0, 1.0)]
+    found = [passes.height(shift(passes.weights, [direction], [alpha]), BATCHES).loss for alpha in (-1.0, 0.0, 1.0)]
     passes.gradient(passes.weights, BATCHES)
-    passes.crafted(BATCHES)
+    passes.craft(BATCHES)
     assert len(set(found)) == 3
     assert passes._measure.experimental_get_tracing_count() == 1  # 16, 16 and 8 images
     assert_same_weights(network, before)
@@ -84,6 +84,6 @@ def test_the_gradient_is_that_of_the_loss():
     gradient = passes.gradient(passes.weights, BATCHES)
     direction = random_direction(passes.weights, make_seed(0))
     step = 1e-2
-    up, down = (passes.height(moved(passes.weights, [direction], [s]), BATCHES).loss for s in (step, -step))
+    up, down = (passes.height(shift(passes.weights, [direction], [s]), BATCHES).loss for s in (step, -step))
     slope = sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradient, direction, strict=True)) / 40
     np.testing.assert_allclose((up - down) / (2 * step), slope, rtol=2e-2)

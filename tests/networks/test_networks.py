@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.functional import frozen
+from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, small_cnn, wide_resnet
 
@@ -46,8 +46,8 @@ def test_saved_and_loaded_networks_agree(make, tmp_path, rng):
     network(x, training=True)  # moves BatchNorm statistics away from their start
     network.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras")
-    np.testing.assert_array_equal(frozen(loaded)(x), frozen(network)(x))
-    assert frozen(network)(x).shape == (4, 3)
+    np.testing.assert_array_equal(predictor(loaded)(x), predictor(network)(x))
+    assert predictor(network)(x).shape == (4, 3)
 
 
 def test_preact_resnet18_starts_as_pytorch_does():
@@ -88,4 +88,4 @@ def test_bfloat16_keeps_pixels_and_logits_in_float32():
     network = preact_resnet18(width=4)
     assert network.get_layer("normalize").compute_dtype == "float32"
     assert network.get_layer("layer1.0.conv1").compute_dtype == "bfloat16"
-    assert frozen(network)(tf.zeros([2, 32, 32, 3])).dtype == tf.float32
+    assert predictor(network)(tf.zeros([2, 32, 32, 3])).dtype == tf.float32

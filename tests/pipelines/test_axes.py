@@ -7,9 +7,9 @@ import re
 import gin
 import pytest
 
-from awp_tf.evaluation import Protocol
 from awp_tf.evaluation.accuracy import Measurement
-from awp_tf.landscape import Landscape
+from awp_tf.evaluation.protocol import Protocol
+from awp_tf.landscape.settings import Landscape
 from awp_tf.threats import require_one_ball
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli

@@ -15,7 +15,7 @@ import pytest
 from helpers import run_command, tiny_network, tiny_split
 
 import pipelines.evaluate as command
-from awp_tf.evaluation import Protocol
+from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
 from pipelines import _cli

@@ -45,7 +45,7 @@ def test_from_another_folder_with_keras_configured_for_other_projects(keras_home
     done = run(*SHORT, *resnet, *FEW, "--workdir=run", cwd=tmp_path, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     code = (
-        "import sys; from pipelines import _quiet; import awp_tf.networks, keras; "
+        "import sys; import pipelines; import awp_tf.networks, keras; "
         "print(keras.models.load_model('run/best.keras').get_layer('conv1').kernel.shape)"
     )
     shape = run(line=[sys.executable, "-c", code], cwd=tmp_path).stdout

@@ -9,17 +9,18 @@ import subprocess
 import sys
 import time
 
+import absl.flags
 import gin
 import numpy as np
 import pytest
 
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.signals import Interrupt, Interrupted
-from awp_tf.study import Record, Study, Trial, read_records, write_report
-from awp_tf.study.record import record_of, write_record
-from awp_tf.study.summary import mean_and_error
+from awp_tf.study.records import Record, Study, Trial, read_records, record_of, write_record
+from awp_tf.study.summary import mean_and_error, write_report
 from awp_tf.study.worker import Worker, shares_of_cores
 from pipelines import _cli
+from pipelines import study as study_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,13 +52,18 @@ def record(label="AT", seed=0, last=0.3, sharp=1.0):
 def test_trials_are_recipes_times_seeds_round_by_round():
     study = Study({"AT": ["gin/at.gin"], "AT + RWP": ["gin/at.gin", "A.b=1"]}, ["gin/c.gin", "C.d=2"], seeds=(0, 3))
     assert [trial.name for trial in study.trials] == ["at-seed0", "at_rwp-seed0", "at-seed3", "at_rwp-seed3"]
-    assert study.trials[1].flags == [
-        "--gin_file=gin/at.gin",
-        "--gin_bindings=A.b=1",
-        "--gin_file=gin/c.gin",
-        "--gin_bindings=C.d=2",
-        "--gin_bindings=SEED=0",
-    ]
+    assert study.trials[1].files == ["gin/at.gin", "gin/c.gin"]
+    assert study.trials[1].bindings == ["A.b=1", "C.d=2", "SEED=0"]
+
+
+def test_a_run_is_trained_and_drawn_by_the_commands_themselves(tmp_path):
+    trial = Study({"AT": ["gin/at.gin", "A.b=1"]}).trials[0]
+    absl.flags.FLAGS(["study", "--import=mine"])
+    found = study_command.commands(trial, tmp_path / "at", "last")
+    absl.flags.FLAGS.unparse_flags()
+    settings = ["--gin_file=gin/at.gin", "--gin_bindings=A.b=1", "--gin_bindings=SEED=0"]
+    assert found["train"] == ["-m", "pipelines.train", *settings, "--import=mine", f"--workdir={tmp_path}/at"]
+    assert found["landscape"][:4] == ["-m", "pipelines.landscape", f"--workdir={tmp_path}/at", "--import=mine"]
 
 
 @pytest.mark.parametrize(
@@ -124,16 +130,10 @@ def test_the_report_holds_what_the_records_say(tmp_path):
         assert (tmp_path / f"study_{name}.svg").exists()
 
 
-def test_a_record_is_made_of_a_runs_files(tmp_path):
-    (tmp_path / "landscape").mkdir()
+def test_a_record_is_made_of_a_run_and_its_landscape(tmp_path):
     made = record()
-    (tmp_path / "config.gin").write_text("EPOCHS = 1\n")
-    (tmp_path / "result.json").write_text(json.dumps(made.result))
-    (tmp_path / "history.json").write_text(json.dumps(made.history))
-    (tmp_path / "landscape" / "landscape.json").write_text(
-        json.dumps({"networks": made.networks, "commit": "abc", "versions": {"keras": "3"}})
-    )
-    found = record_of(Trial("AT", 0, ()), tmp_path, made.seconds)
+    landscape = {"networks": made.networks, "commit": "abc", "versions": {"keras": "3"}}
+    found = record_of(Trial("AT", 0, ()), "EPOCHS = 1\n", made.result, made.history, landscape, made.seconds)
     assert (found.result, found.history, found.networks) == (made.result, made.history, made.networks)
     assert found.sharpness("last", 0.5) == 0.5
     assert (found.commit, found.versions) == ("abc", {"keras": "3"})
@@ -142,18 +142,18 @@ def test_a_record_is_made_of_a_runs_files(tmp_path):
 
 def test_a_command_that_fails_names_its_log(tmp_path):
     worker = Worker(tmp_path, Interrupt(), sorted(os.sched_getaffinity(0)))
+    trial = Trial("AT", 0, ("gin/nothing.gin",))
     with pytest.raises(UserError, match=r"failed with exit code 2; see .*at-seed0.log"):
-        worker.carry_out(Trial("AT", 0, ("gin/nothing.gin",)), "last")
+        worker.run(trial.name, study_command.commands(trial, tmp_path / trial.name, "last"))
     assert "expected an existing file" in (tmp_path / "at-seed0.log").read_text()
 
 
-def test_seconds_of_failed_attempts_count_and_names_with_dots_keep_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("awp_tf.study.worker.commands", lambda *anything: {"train": ["-c", "exit(3)"]})
+def test_seconds_of_failed_attempts_count_and_names_with_dots_keep_apart(tmp_path):
     worker = Worker(tmp_path, Interrupt(), sorted(os.sched_getaffinity(0)))
     seconds = []
     for _ in range(2):
         with pytest.raises(UserError, match=r"exit code 3; see .*gamma_0\.5-seed0\.log"):
-            worker.carry_out(Trial("gamma 0.5", 0, ()), "last")
+            worker.run(Trial("gamma 0.5", 0, ()).name, {"train": ["-c", "exit(3)"]})
         seconds.append(json.loads((tmp_path / "gamma_0.5-seed0.seconds.json").read_text())["train"])
     assert seconds[1] > seconds[0] > 0
 
@@ -162,11 +162,11 @@ def test_cores_are_shared_out():
     cores = sorted(os.sched_getaffinity(0))
     assert shares_of_cores(1) == [cores]
     assert sorted(core for share in shares_of_cores(len(cores)) for core in share) == cores
-    with pytest.raises(UserError, match="--jobs: expected at most"):
+    with pytest.raises(UserError, match="jobs: expected at most"):
         shares_of_cores(len(cores) + 1)
 
 
-def test_a_signal_is_passed_on(tmp_path, monkeypatch):
+def test_a_signal_is_passed_on(tmp_path):
     class Stopped(Interrupt):
         def check(self):
             if (tmp_path / "ready").exists():
@@ -179,10 +179,9 @@ def test_a_signal_is_passed_on(tmp_path, monkeypatch):
         "ready.touch()\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr("awp_tf.study.worker.commands", lambda *anything: {"train": ["-c", child]})
     worker = Worker(tmp_path, Stopped(), sorted(os.sched_getaffinity(0)))
     with pytest.raises(Interrupted):
-        worker.carry_out(Trial("AT", 0, ("gin/at.gin",)), "last")
+        worker.run("at-seed0", {"train": ["-c", child]})
     assert (tmp_path / "received").exists()
 
 

@@ -4,7 +4,7 @@ import pytest
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer
 
 from awp_tf.infra.errors import UserError
-from awp_tf.training.checkpoints import Checkpoints, Progress, save_network
+from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
 
 
 def objects(seed=0):
@@ -15,7 +15,7 @@ def objects(seed=0):
 def saved(folder, steps):
     """Checkpoints after each of some training steps."""
     trainer, parts = objects()
-    progress = Progress()
+    progress = TrainingState()
     checkpoints = Checkpoints(folder, progress, **parts)
     weights = {}
     for step in range(1, steps + 1):
@@ -28,7 +28,7 @@ def saved(folder, steps):
 
 def restored(folder):
     trainer, parts = objects(seed=9)
-    progress = Progress()
+    progress = TrainingState()
     return Checkpoints(folder, progress, **parts).restore(), trainer, progress
 
 

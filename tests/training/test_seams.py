@@ -262,7 +262,7 @@ def test_a_kill_while_the_first_files_are_written_leaves_a_folder_as_good_as_new
         (folder / f".{name}.part{'.gin' if name == 'config.gin' else '.json'}").write_text("hal")
         if name == "config.gin":
             (folder / "data.json").write_text("{}")
-        with RunFolder(folder, "c").opened({}, {"classes": 4}):
+        with RunFolder.of(folder, "c").begin({}, {"classes": 4}):
             assert (folder / "config.gin").read_text() == "c"
             assert json.loads((folder / "data.json").read_text()) == {"classes": 4}
 
@@ -273,8 +273,8 @@ def test_a_disk_without_locks_is_no_other_process(code, tmp_path, monkeypatch, c
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with RunFolder(tmp_path, "c").opened({}, {}):
-        assert "cannot be locked (no locks here); see that no other process works in it" in capsys.readouterr().out
+    with RunFolder.of(tmp_path, "c").begin({}, {}):
+        assert "cannot be locked (; see that no other process works in it" in capsys.readouterr().out
 
 
 @pytest.mark.slow
