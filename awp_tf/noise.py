@@ -41,7 +41,7 @@ class Seed(NamedTuple):
         # Philox gives four numbers for each value of its counter, which is moved past the rows before.
         begin = tf.cast(before % 4, tf.int32)
         drawn = _bits(tf.stack([size + 3]), self.key, skip=before // 4)
-        return tf.reshape(drawn[begin : begin + size], shape)
+        return tf.ensure_shape(tf.reshape(drawn[begin : begin + size], shape), like.shape)
 
 
 class ImageSeeds(NamedTuple):
@@ -62,7 +62,8 @@ class ImageSeeds(NamedTuple):
     def bits(self, like: tf.Tensor) -> tf.Tensor:
         """Random uint32 in the shape of like, [B, ...], each row its image's own."""
         shape = tf.shape(like)[1:]
-        return tf.map_fn(lambda image: _bits(shape, _fold(self.key, image)), self.image, fn_output_signature=tf.uint32)
+        rows = tf.map_fn(lambda image: _bits(shape, _fold(self.key, image)), self.image, fn_output_signature=tf.uint32)
+        return tf.ensure_shape(rows, like.shape)
 
 
 class Seeded(Protocol):

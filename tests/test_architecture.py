@@ -1,6 +1,7 @@
 """The shape of the code: who may import whom, how long a file may be, and that each has its test."""
 
 import ast
+import graphlib
 import os
 import pathlib
 import re
@@ -9,133 +10,98 @@ import sys
 
 import pytest
 
-TENSORFLOW_ONLY = ("attacks", "perturbations", "methods", "threats", "losses")
-
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(path for folder in ("awp_tf", "pipelines", "tools") for path in (ROOT / folder).rglob("*.py"))
 MODULES = [path for path in FILES if path.stem != "__init__"]
-PURE = [path for path in MODULES if any(name in (path.stem, path.parent.name) for name in TENSORFLOW_ONLY)]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
-# A module imports only from layers above its own.
-LAYERS = [
-    {"checks"},
-    {"files"},
-    {
-        "provenance",
-        "cpu",
-        "random",
-        "losses",
-        "functional",
-        "schedules",
-        "interrupt",
-        "console",
-        "board",
-        "networks.layers",
-    },
-    {
-        "threats",
-        "replicas",
-        "checkpoints",
-        "networks",
-        "data.folders",
-        "strategy",
-        "data.sources",
-        "data.tfds_reader",
-        "data.augment",
-    },
-    {"examples", "attacks", "perturbations", "methods", "optimizers", "averaging", "data", "run_folder"},
-    {"trainer", "evaluation"},
-    {"loop", "recipe", "report", "output_folder"},
-    {"robustness"},
-    {"landscape", "export"},
-    {"study"},
-    {"experiment"},
-]
-# Modules tested together, or by another's test.
-TESTED_IN = {
-    "objectives": "test_pgd",
-    "replicas": "test_trainer",
-    "recipe": "test_experiment",
-    "report": "test_experiment",
-    "preact_resnet": "test_networks",
-    "small_cnn": "test_networks",
-    "wide_resnet": "test_networks",
-    "windows": "test_square",
-    "ledger": "test_assessment",
-    "attack_pass": "test_assessment",
-    "provenance": "test_evaluate",
-    "awp_tf.evaluation.card": "test_evaluate",
-    "awp_tf.evaluation.output": "test_evaluate",
-    "awp_tf.evaluation.result": "test_evaluate",
-    "awp_tf.export.card": "test_export",
-    "awp_tf.landscape.result": "test_landscape",
-    "pipelines.evaluate": "test_evaluate_command",
-    "pipelines.export": "test_serving",
-    "subject": "test_evaluate",
-    "output_folder": "test_evaluate",
-    "settings": "test_survey",
-    "draw": "test_landscape",
-    "meter": "test_landscape",
-    "figures": "test_landscape",
-    "plan": "test_study",
-    "record": "test_study",
-    "summary": "test_study",
-    "worker": "test_study",
-    "_flags": "test_flags",
-    "serving_files": "test_export",
-    "parity": "test_export",
-    "onnx": "test_serving",
-    "serving_client": "test_client",
-    "serving_speed": "test_serving",
-    "official_autoattack": "test_compare_autoattack",
-    "torch_preact_resnet": "test_compare_autoattack",
-    "_main": "test_main",
-    "_quiet": "test_main",
-    "_slips": "test_configuration",
-    "_cli": "test_cli",
-    "train": "test_cli",
-}
+COMMANDS = ("training", "evaluation", "landscape", "export", "study", "continual")  # a folder for each of pipelines/
+TENSORFLOW_ONLY = ("attacks", "perturbations", "methods", "threats", "losses", "transforms", "types")
 
 
-def module_file(name):
-    """Of a dotted name, or None."""
-    path = ROOT / name.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+KNOWN = {dotted(path): path for path in FILES}
 
 
 def imports(path):
+    """Dotted names of the modules that a file imports, relative imports included."""
+    package = dotted(path).split(".")[: None if path.stem == "__init__" else -1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            below = [f"{node.module}.{alias.name}" for alias in node.names]
-            modules = [name for name in below if module_file(name)]
-            yield from modules
-            if len(modules) < len(below):
-                yield node.module
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            below = {f"{name}.{alias.name}" for alias in node.names}
+            yield from below & set(KNOWN)
+            if not below <= set(KNOWN):
+                yield name
 
 
-def layer(name):
-    """The layer of a dotted name inside awp_tf: its own entry, or that of its package."""
-    for depth in (2, 1):
-        short = ".".join(name.split(".")[:depth])
-        for index, names in enumerate(LAYERS):
-            if short in names:
-                return index
-    return None
+def room(name):
+    """Of a dotted name: "infra", "library", one of COMMANDS, "outside" (pipelines and tools), or None: not ours."""
+    top, _, rest = name.partition(".")
+    if top in ("pipelines", "tools"):
+        return "outside"
+    if top != "awp_tf" or not rest:
+        return None
+    folder = rest.split(".")[0]
+    if folder in ("infra", "types"):
+        return "infra"
+    return folder if folder in COMMANDS else "library"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.is_relative_to(ROOT / "awp_tf")], ids=lambda p: p.stem)
-def test_imports_point_one_way(path):
-    own = ".".join(path.relative_to(ROOT / "awp_tf").with_suffix("").parts)
-    assert layer(own) is not None, f"{own} has no layer"
+def may_import(importer, imported):
+    """The four sentences of docs/architecture.md."""
+    if importer == "infra":  # infra and types import nothing of ours
+        return imported == "infra"
+    if importer == "library":  # the library imports those
+        return imported in ("infra", "library")
+    if importer in COMMANDS:  # a command's folder imports the library and evaluation, never another command's
+        return imported in ("infra", "library", "evaluation", importer)
+    return True  # pipelines and tools import all
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_imports_follow_the_four_sentences(path):
+    importer = room(dotted(path))
     for name in imports(path):
-        if name.startswith("awp_tf."):
-            other = name.removeprefix("awp_tf.")
-            same_package = own.split(".")[0] == other.split(".")[0]
-            assert same_package or layer(other) < layer(own), f"{own} imports {other}"
-        assert name.split(".")[0] not in ("pipelines", "tools"), f"{own} imports {name}"
+        if importer and room(name):
+            assert may_import(importer, room(name)), f"{dotted(path)} imports {name}"
+
+
+def test_the_four_sentences_forbid_something():
+    assert not may_import("infra", "library")
+    assert not may_import("library", "evaluation")
+    assert not may_import("landscape", "export")
+    assert not may_import("training", "outside")
+    source = ROOT / "pipelines" / "evaluate.py"
+    assert "pipelines._cli" in set(imports(source))  # from . import _cli
+
+
+def test_no_two_modules_import_each_other():
+    graph = {dotted(path): {name for name in imports(path) if name in KNOWN} for path in MODULES}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_gin_is_known_at_the_edge_only(path):
+    known = any(name.split(".")[0] == "gin" for name in imports(path))
+    assert known == (path == ROOT / "pipelines" / "_cli.py")
+
+
+def test_flags_are_named_in_commands_only():
+    defined = set()
+    for path in (ROOT / "pipelines").glob("*.py"):
+        defined |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
+    assert {"workdir", "gin_file", "attacks"} <= defined
+    for path in (ROOT / "awp_tf").rglob("*.py"):
+        assert not defined & set(re.findall(r"--(\w+)", path.read_text())), path
 
 
 ALONE = """
@@ -169,59 +135,48 @@ def test_the_parts_of_the_idea_work_where_there_is_tensorflow_alone():
     assert done.stdout == "4\n", done.stderr[-2000:]
 
 
+PURE = [path for path in MODULES if any(name in (path.stem, path.parent.name) for name in TENSORFLOW_ONLY)]
+
+
 @pytest.mark.parametrize("path", PURE, ids=lambda p: p.stem)
 def test_the_parts_of_the_idea_need_tensorflow_alone(path):
-    allowed = {
-        "awp_tf",
-        "tensorflow",
-        "numpy",
-        "dataclasses",
-        "functools",
-        "math",
-        "typing",
-        "collections",
-        "fractions",
-        "re",
-    }
+    allowed = {"awp_tf", "tensorflow", "numpy"} | set(sys.stdlib_module_names)
     assert {name.split(".")[0] for name in imports(path)} <= allowed
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_gin_is_known_at_the_edge_only(path):
-    assert ("gin" in imports(path)) == (path.stem == "_cli")
+LIGHT = """
+import sys
+import pipelines.train
+# (Keras itself imports matplotlib and pillow where they are.)
+heavy = ("tensorflow_serving", "grpc", "sklearn", "tensorflow_datasets", "onnxruntime", "torch")
+heavy += ("awp_tf.infra.figures", "awp_tf.export.versions")
+print([name for name in heavy if name in sys.modules])
+"""
 
 
-@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").glob("*.py"))], ids=lambda p: p.stem)
+def test_training_imports_nothing_that_it_may_not_need():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout == "[]\n", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_file_can_be_read_in_one_sitting(path):
-    limit = 250 if "tests" not in path.parts else 330
-    assert len(path.read_text().splitlines()) <= limit
-
-
-def reached(names):
-    """The project's modules that importing these comes to."""
-    found, waiting = set(), set(names)
-    while waiting:
-        name = waiting.pop()
-        file = module_file(name)
-        if file and file not in found:
-            found.add(file)
-            waiting |= {*imports(file), name.rpartition(".")[0]} - {""}
-    return found
+    assert len(path.read_text().splitlines()) <= (330 if path in TESTS else 250)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_every_module_has_its_test(path):
-    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    name = next((TESTED_IN[key] for key in (own, path.stem) if key in TESTED_IN), f"test_{path.stem}")
-    test = ROOT / "tests" / f"{name}.py"
-    said = set(re.findall(r"\b(?:awp_tf|pipelines|tools)(?:\.\w+)+", test.read_text()))  # commands in processes, too
-    names = {*imports(test), *said}
-    if name == f"test_{path.stem}":  # a test of its own imports it, or what its package makes of it
-        defined = {node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")}
-        used = set(re.findall(r"\w+", test.read_text()))
-        assert own in names or defined & used, f"{name} uses nothing of {own}"
-    else:
-        assert path in reached(names), f"{name} does not come to {own}"
+def test_every_module_has_tests_beside_its_own(path):
+    """In the folder of the same name (for tools anywhere), some test names what the module defines, or the module."""
+    parts = path.relative_to(ROOT).parts
+    folder = ROOT.joinpath("tests", *(parts[1:-1] if parts[0] == "awp_tf" else parts[:-1]))
+    tests = (ROOT / "tests").rglob("test_*.py") if parts[0] == "tools" else folder.glob("test_*.py")
+    words = {word for test in tests for word in re.findall(r"[\w.]+", test.read_text())}
+    defined = {node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")}
+    public = {name for name in defined if not name.startswith("_")}
+    assert words & {*public, dotted(path)} or any(path.stem in word.split(".") for word in words)
 
 
 def test_functions_are_short():

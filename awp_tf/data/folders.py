@@ -42,7 +42,7 @@ def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> 
     Args:
         root: For instance data/train.
         names: Of the classes, which labels count through.
-        size: Height and width that all images are resize to.
+        size: Height and width that all images are resized to.
         channels: 3 for colour, 1 for grey.
 
     Returns:

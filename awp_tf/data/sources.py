@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-import sklearn.datasets
 
 from awp_tf.data import folders, tfds_reader
 from awp_tf.infra.errors import UserError, at_least, first_line
@@ -82,6 +81,8 @@ class Source:
 
 def digits() -> Source:
     """The 8x8 handwritten digits that come with scikit-learn: 1,437 to train on, 360 to test."""
+    import sklearn.datasets  # noqa: PLC0415 (nothing else needs it)
+
     data = sklearn.datasets.load_digits()
     images = (data.images[..., None] / 16).astype(np.float32)
     order = np.random.RandomState(0).permutation(len(images))

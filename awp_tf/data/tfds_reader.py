@@ -90,7 +90,7 @@ def _load(tfds: Any, builder: Any, split: str, size: int | None) -> tuple[np.nda
         pairs = list(tfds.as_numpy(data.batch(1000)))
         return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
     except Exception as error:  # TFDS and TF raise many kinds for broken or ragged files
-        several = "images of several sizes are resize with tfds_source.size = 64, say"
+        several = "images of several sizes are resized with tfds_source.size = 64, say"
         raise UserError(
             f"{builder.name} ({split}): expected readable images of one size ({several}); {first_line(error)}"
         ) from error

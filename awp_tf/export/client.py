@@ -11,13 +11,11 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from awp_tf.export.signatures import BYTES
-from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.errors import UserError, first_line, optional
 
 _FIRST_PAUSE = 0.1  # seconds before the second try; doubled each time
 
@@ -93,13 +91,19 @@ class Grpc:
             address: For instance localhost:8500.
             model: The name it is served under.
             version: None is the one that the server thinks best.
+
+        Raises:
+            UserError: The extra "serving" is not installed.
         """
         self._model, self._version = model, version
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(address))
+        self._grpc = optional("grpc", "serving")
+        self._messages = optional("tensorflow_serving.apis.predict_pb2", "serving")
+        service = optional("tensorflow_serving.apis.prediction_service_pb2_grpc", "serving")
+        self._stub = service.PredictionServiceStub(self._grpc.insecure_channel(address))
 
     def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
         """See Transport."""
-        request = predict_pb2.PredictRequest()
+        request = self._messages.PredictRequest()
         request.model_spec.name = self._model
         request.model_spec.signature_name = BYTES
         if self._version is not None:
@@ -107,8 +111,8 @@ class Grpc:
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
         try:
             answer = self._stub.Predict(request, timeout=max(seconds, 0.001))
-        except grpc.RpcError as error:
-            passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        except self._grpc.RpcError as error:
+            passing = (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
             text = f"{error.code().name}: {error.details()}"
             raise (
                 Unavailable(text) if error.code() in passing else UserError(f"the server refuses: {text}")

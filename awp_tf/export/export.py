@@ -15,7 +15,7 @@ from awp_tf.export.settings import Export, Servable
 from awp_tf.export.signatures import ServingModule
 from awp_tf.export.versions import check_version, staging, write_configs, write_warmup
 from awp_tf.infra import provenance
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, optional
 from awp_tf.infra.files import write_text
 from awp_tf.networks.classifier import digest, keras_file, of_keras
 
@@ -42,6 +42,7 @@ def export(servable: Servable, settings: Export, base: str, *, version: int | No
     root = pathlib.Path(base)
     model = root / servable.model
     check_version(model, version)
+    optional("tensorflow_serving.apis.predict_pb2", "serving")  # known before a graph is traced
     network = checked_network(servable)
     with staging(model, version, settings.keep) as (folder, number):
         served = ServingModule(network, servable.class_names, settings.limits)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from awp_tf.export.export import checked_network, write_card
 from awp_tf.export.parity import tolerance
 from awp_tf.export.settings import Servable
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, optional
 from awp_tf.infra.files import atomic_write
 
 OPSET = 18
@@ -26,11 +26,7 @@ def export_onnx(servable: Servable, base: str) -> pathlib.Path:
     Raises:
         UserError: The extra "onnx" is not installed, the file is there already, or it answers otherwise.
     """
-    try:
-        import onnxruntime  # noqa: PLC0415
-        import tf2onnx  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(f"onnx: expected the extra 'onnx' ({error}); pip install 'awp_tf[onnx]'.") from error
+    tf2onnx, onnxruntime = optional("tf2onnx", "onnx"), optional("onnxruntime", "onnx")
     path = pathlib.Path(base) / f"{servable.model}.onnx"
     if path.exists():
         raise UserError(f"{path}: is there already and is not overwritten; choose another model name or folder.")

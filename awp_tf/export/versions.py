@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from awp_tf.export.signatures import BYTES, DEFAULT
-from awp_tf.infra.errors import UserError, at_least
+from awp_tf.infra.errors import UserError, at_least, optional
 from awp_tf.infra.files import write_text
 from awp_tf.infra.result_folder import lock
 
@@ -78,7 +77,12 @@ def write_warmup(folder: pathlib.Path, model: str, images: np.ndarray, batch_siz
         model: Its name.
         images: uint8 [N, H, W, C], repeated as needed.
         batch_sizes: At most 500.
+
+    Raises:
+        UserError: The extra "serving" is not installed.
     """
+    predict_pb2 = optional("tensorflow_serving.apis.predict_pb2", "serving")
+    prediction_log_pb2 = optional("tensorflow_serving.apis.prediction_log_pb2", "serving")
     path = folder / WARMUP
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)

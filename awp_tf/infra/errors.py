@@ -1,9 +1,11 @@
 """One-line errors for settings: what was expected, what was received, what to do."""
 
 import difflib
+import importlib
 import numbers
 import re
 from collections.abc import Collection
+from typing import Any
 
 
 class UserError(ValueError):
@@ -54,6 +56,20 @@ def of_assertion(error: Exception) -> UserError | None:
     found = re.search(r"assertion failed: (.*)", str(error))
     parts = re.findall(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]", found[1].split("\t [[")[0]) if found else []
     return UserError(" ".join(parts)) if parts else None
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module that comes with one of the project's extras, imported where it is used.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"expected the extra {extra!r} ({error}); in the project's folder: pip install '.[{extra}]'."
+        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -60,7 +60,8 @@ class RunFolder(ResultFolder):
     def _write_first_files(self, hparams: Mapping[str, str | int | float], data: Identity) -> None:
         config = self.fingerprint["configuration"]
         write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
-        write_text(self.path / _PARTS, self.fingerprint["import"])
+        if self.fingerprint["import"]:
+            write_text(self.path / _PARTS, self.fingerprint["import"])
         write_text(self.path / _CONFIG, config)
         with pictures("TensorBoard's page of the configuration"):
             board = Board(self.path / "tensorboard")
@@ -72,7 +73,8 @@ class RunFolder(ResultFolder):
         if not file.is_file():
             return None
         kept = self.path / _PARTS
-        parts = kept.read_text(encoding="utf-8") if kept.is_file() else self.fingerprint["import"]  # an older run
+        # Versions before that file kept nothing of it; what an unused part may have been does not matter.
+        parts = kept.read_text(encoding="utf-8") if kept.is_file() else self.fingerprint["import"]
         return {"configuration": file.read_text(encoding="utf-8"), "import": parts}
 
 
@@ -119,7 +121,7 @@ def parts_of(path: pathlib.Path) -> Parts:
 
 
 def _text(parts: Parts) -> str:
-    return json.dumps(dict(parts), indent=1) + "\n"
+    return json.dumps(dict(parts), indent=1) + "\n" if parts else ""
 
 
 def require_same_data(path: pathlib.Path, data: Identity) -> None:

@@ -8,7 +8,7 @@ from awp_tf.attacks.autoattack import AutoAttack, cascade_of
 from awp_tf.data import Split
 from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Protocol
-from awp_tf.evaluation.state import of_ledger
+from awp_tf.evaluation.state import result_of
 from awp_tf.infra.errors import UserError
 from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import L2, Linf
@@ -22,7 +22,7 @@ def assessed(network, labels, cascades, threat, folder, classes, **settings):
     split = Split(network.x.numpy(), np.asarray(labels, np.int32))
     protocol = Protocol(threat=threat, **{"batch_size": 16, **settings})
     ledger = Assessment(classifier, split, cascades, protocol, folder).run()
-    return of_ledger(ledger, split, cascades)
+    return result_of(ledger, split, cascades)
 
 
 def examples(classes):

@@ -10,14 +10,16 @@ import tensorflow as tf
 from golden import mlp
 from helpers import weights_of
 
-from awp_tf import evaluation
 from awp_tf.attacks import PGD, LastIterate, Square
 from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import evaluate as measured
+from awp_tf.evaluation.audit import audit
 from awp_tf.evaluation.card import markdown
+from awp_tf.evaluation.output import adversarial_file
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
+from awp_tf.networks.classifier import Classifier, of_keras
 from awp_tf.threats import Linf
 
 THREAT = Linf(0.004)
@@ -56,7 +58,7 @@ def splits(drawn):
 @pytest.fixture
 def subject(network, splits):
     def make(wrap=lambda predict: predict, *, digest="d", **settings):
-        classifier = evaluation.of_keras(network, digest=digest)
+        classifier = of_keras(network, digest=digest)
         classifier = dataclasses.replace(classifier, predict=wrap(classifier.predict))
         settings = {"splits": splits, "name": "tiny", "data": "noise", "class_names": CLASSES, **settings}
         return Subject(classifier, **settings)
@@ -67,8 +69,8 @@ def subject(network, splits):
 @pytest.fixture(scope="module")
 def finished(network, splits, tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation") / "out"
-    made = Subject(evaluation.of_keras(network, digest="d"), splits, "tiny", "noise", CLASSES)
-    return path, evaluation.evaluate(made, PROTOCOL, str(path))
+    made = Subject(of_keras(network, digest="d"), splits, "tiny", "noise", CLASSES)
+    return path, audit(made, PROTOCOL, str(path))
 
 
 def test_it_writes_what_it_says(finished):
@@ -118,7 +120,7 @@ def test_tensorboard_gets_the_same(finished):
 
 def test_the_same_seed_gives_the_same_files_but_for_times(network, subject, finished, tmp_path):
     before = weights_of(network)
-    again = evaluation.evaluate(subject(), PROTOCOL, str(tmp_path / "out"))
+    again = audit(subject(), PROTOCOL, str(tmp_path / "out"))
     for name in ("evaluation.npz", "evaluation_curve.png", "evaluation_classes.png", "evaluation_examples.png"):
         assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
     assert {**again, "seconds": 0} == {**finished[1], "seconds": 0}
@@ -129,7 +131,7 @@ def test_the_same_seed_gives_the_same_files_but_for_times(network, subject, fini
 def test_a_finished_evaluation_is_left_alone(subject, finished, capsys):
     path, card = finished
     before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
-    assert evaluation.evaluate(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
+    assert audit(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
     assert "nothing to do" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in path.iterdir()}
 
@@ -138,7 +140,7 @@ def test_a_finished_evaluation_is_left_alone_on_another_machine_too(subject, fin
     path, card = finished
     monkeypatch.setattr("awp_tf.infra.cpu.cores", lambda: [0, 1, 2])
     assert PROTOCOL.shares(250) != 8
-    assert evaluation.evaluate(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
+    assert audit(subject(), PROTOCOL, str(path)) == json.loads(json.dumps(card))
 
 
 class Stop(Exception):  # noqa: N818
@@ -159,7 +161,7 @@ def test_interrupted_it_goes_on_and_ends_the_same(subject, finished, tmp_path, m
     stops = 0
     while True:
         try:
-            card = evaluation.evaluate(subject(), PROTOCOL, str(path))
+            card = audit(subject(), PROTOCOL, str(path))
             break
         except Stop:
             stops += 1
@@ -178,7 +180,7 @@ def test_another_evaluations_folder_is_refused(what, done, subject, splits, fini
         path = tmp_path / "out"
         monkeypatch.setattr("awp_tf.infra.signals.Interrupt.check", lambda self: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
-            evaluation.evaluate(subject(), PROTOCOL, str(path))
+            audit(subject(), PROTOCOL, str(path))
     mine = {
         "network": lambda: subject(digest="another"),
         "data": lambda: subject(splits={"test": splits["train"]}),
@@ -186,19 +188,19 @@ def test_another_evaluations_folder_is_refused(what, done, subject, splits, fini
     }[what]()
     protocol = dataclasses.replace(PROTOCOL, seed=int(what == "protocol"))
     with pytest.raises(UserError, match=f"another {what}"):
-        evaluation.evaluate(mine, protocol, str(path))
+        audit(mine, protocol, str(path))
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(subject, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="expected a new or empty folder"):
-        evaluation.evaluate(subject(), PROTOCOL, str(tmp_path))
+        audit(subject(), PROTOCOL, str(tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_both_splits_give_the_gap(subject, tmp_path):
     protocol = Protocol(threat=THREAT, attacks="fgsm,pgd-5", splits="both", examples=20, check_examples=10)
-    card = evaluation.evaluate(subject(), protocol, str(tmp_path / "out"), save_adversarial=True)
+    card = audit(subject(), protocol, str(tmp_path / "out"), save_adversarial=True)
     assert card["images"] == {"test": 20, "train": 20}
     train, test = (card["accuracy"][part]["pgd-5"] for part in ("train", "test"))
     assert card["robust_gap"]["pgd-5"] == pytest.approx(train - test)
@@ -206,7 +208,7 @@ def test_both_splits_give_the_gap(subject, tmp_path):
         assert arrays["train/robust"].shape == (20,)
     kept = np.load(tmp_path / "out" / "adversarial_train_pgd-5.npy")
     assert kept.shape == (20, 8, 8, 3)
-    assert (tmp_path / "out" / "adversarial_fgsm.npy").exists()
+    assert (tmp_path / "out" / adversarial_file("fgsm")).exists()
 
 
 BROKEN = {
@@ -221,7 +223,7 @@ BROKEN = {
 def test_a_broken_defence_is_never_called_robust(defence, subject, tmp_path, capsys):
     attacks = "pgd-20" if defence == "saturated" else "apgd-ce+square"  # no gradient is left of the cross-entropy
     protocol = Protocol(threat=THREAT, attacks=attacks, examples=20, check_examples=20)
-    card = evaluation.evaluate(subject(BROKEN[defence]), protocol, str(tmp_path / "out"))
+    card = audit(subject(BROKEN[defence]), protocol, str(tmp_path / "out"))
     assert not card["trustworthy"]
     assert "Not to be trusted" in (tmp_path / "out" / "evaluation.md").read_text()
     assert ("warning: " in capsys.readouterr().out) == (defence != "saturated")
@@ -231,7 +233,7 @@ def test_a_broken_defence_is_never_called_robust(defence, subject, tmp_path, cap
 def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
     protocol = Protocol(threat=THREAT, attacks="apgd-ce+apgd-t", examples=20, check_examples=20)
     plain, saturated = (
-        evaluation.evaluate(subject(wrap), protocol, str(tmp_path / str(i)))["accuracy"]["test"]["worst case"]
+        audit(subject(wrap), protocol, str(tmp_path / str(i)))["accuracy"]["test"]["worst case"]
         for i, wrap in enumerate([lambda predict: predict, BROKEN["saturated"]])
     )
     assert saturated <= plain + 0.051
@@ -239,7 +241,7 @@ def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
 
 def test_adversarial_images_are_not_promised_after_the_fact(subject, finished):
     with pytest.raises(UserError, match="its adversarial images not kept"):
-        evaluation.evaluate(subject(), PROTOCOL, str(finished[0]), save_adversarial=True)
+        audit(subject(), PROTOCOL, str(finished[0]), save_adversarial=True)
 
 
 TALL = Split(np.zeros((4, 9, 8, 3), np.float32), np.arange(4))
@@ -260,11 +262,11 @@ def test_what_does_not_fit_the_network_is_refused(subject, settings, message):
 def test_a_network_for_other_images_cannot_be_transferred_from(subject):
     for shape, classes in (((16, 16, 1), 10), ((8, 8, 3), 4)):
         with pytest.raises(UserError, match="to transfer from"):
-            subject(transfer=evaluation.of_keras(small_cnn(shape=shape, classes=classes)))
+            subject(transfer=of_keras(small_cnn(shape=shape, classes=classes)))
 
 
 def test_transfer_from_another_network(subject, tmp_path):
     protocol = Protocol(threat=Linf(0.02), attacks=["transfer", LastIterate(PGD(Linf(0.02), 20))], check_examples=10)
-    other = evaluation.Classifier("other", mlp(1, 8, 16, 10, 1, "float32"), (8, 8, 3), 10, "o")
-    accuracy = evaluation.evaluate(subject(transfer=other), protocol, str(tmp_path / "out"))["accuracy"]["test"]
+    other = Classifier("other", mlp(1, 8, 16, 10, 1, "float32"), (8, 8, 3), 10, "o")
+    accuracy = audit(subject(transfer=other), protocol, str(tmp_path / "out"))["accuracy"]["test"]
     assert accuracy["once"] < accuracy["transfer"] <= accuracy["clean"]

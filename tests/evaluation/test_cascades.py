@@ -41,7 +41,7 @@ def split(network):
 
 
 def assessment(network, split, folder, cascades=None, **settings):
-    on_progress = settings.pop("on_look", lambda: None)
+    on_progress = settings.pop("on_progress", lambda: None)
     classifier = Classifier("mlp", network, (8, 8, 3), 10, "")
     protocol = Protocol(threat=THREAT, **{"batch_size": 8, **settings})
     return Assessment(classifier, split, CASCADES if cascades is None else cascades, protocol, folder, on_progress)

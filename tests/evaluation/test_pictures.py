@@ -5,7 +5,9 @@ import tensorflow as tf
 
 from awp_tf.evaluation import pictures
 from awp_tf.evaluation.sanity import AccuracyCurve
-from awp_tf.landscape.figures import figure_files, literal
+from awp_tf.infra.figures import figure_files, literal
+
+DARK = (68, 1, 84)  # the first colour of viridis
 
 
 def size(png):
@@ -16,7 +18,7 @@ def pixels(png):
     return tf.io.decode_png(png, channels=3).numpy().astype(int)
 
 
-def dark(png, colour=(0x1F, 0x4E, 0x79)):
+def dark(png, colour=DARK):
     """How many pixels have a colour."""
     return int((np.abs(pixels(png) - colour).max(-1) < 8).sum())
 
@@ -26,10 +28,10 @@ def test_the_curve_is_drawn_where_the_numbers_are():
         AccuracyCurve([0.0, 0.1, 0.2, 1.0], accuracies, 20) for accuracies in ([0.9, 0.5, 0.2, 0.0], [0.9] * 4)
     )
     drawn = [pictures.curve(each, threat="Linf", epsilon=0.1, worst=0.45) for each in (falling, flat)]
-    assert size(drawn[0]) == (480, 720)
+    assert size(drawn[0]) == (480, 780)
     heights = []
     for png in drawn:
-        rows, columns = np.nonzero(np.abs(pixels(png) - (0x1F, 0x4E, 0x79)).max(-1) < 8)
+        rows, columns = np.nonzero(np.abs(pixels(png) - DARK).max(-1) < 8)
         heights.append([(rows[part].min(), rows[part].max()) for part in (columns < 200, columns > 600)])
     (left, right), (flat_left, flat_right) = heights
     assert right[1] - left[0] > 150  # falls across the picture

@@ -1,7 +1,7 @@
 """Configurations that people write, and those that runs saved: data, from which nothing is imported."""
 
-import itertools
 import sys
+import uuid
 
 import absl.flags
 import gin
@@ -16,7 +16,6 @@ from awp_tf.training.recipe import Recipe
 from awp_tf.training.train import Data
 from pipelines import _cli
 
-COUNTER = itertools.count()
 FLAGS = absl.flags.FLAGS
 
 
@@ -32,7 +31,7 @@ def forget():
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A person's own part, in a module that can be imported; it says so when it is."""
-    name = f"my_own_parts_{next(COUNTER)}"  # gin forgets nothing that was registered
+    name = f"p{uuid.uuid4().hex}"  # gin forgets nothing that was registered
     code = f"import gin\nfrom awp_tf.data import digits\n\n@gin.configurable\ndef {name}():\n    return digits()\n"
     (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -16,6 +16,7 @@ from awp_tf.attacks import FGSM, PGD, Clean, Restarts
 from awp_tf.data import Source
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.progress import Pace
 from awp_tf.infra.signals import Interrupted
 from awp_tf.methods import AT, Standard
 from awp_tf.perturbations import AWP
@@ -274,7 +275,7 @@ def test_a_disk_without_locks_is_no_other_process(code, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with RunFolder.of(tmp_path, "c").begin({}, {}):
-        assert "cannot be locked (; see that no other process works in it" in capsys.readouterr().out
+        assert "no locks here); see that no other process works in it" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -290,12 +291,12 @@ def test_names_that_are_patterns_go_on_as_others_do(name, tmp_path):
     assert_same_weights(*(keras.models.load_model(at / "last.keras") for at in (folder, tmp_path / "plain")))
 
 
-def test_images_a_second_count_the_images_that_were_trained_on(tmp_path):
+def test_images_a_second_count_the_images_that_were_trained_on(tmp_path, monkeypatch):
     loop, _ = make_loop(tmp_path, epochs=2)
     seen = []
-    loop._clock.lap = lambda images: seen.append(images) or 1.0
+    monkeypatch.setattr(Pace, "advance", lambda pace, images: seen.append(images) or 1.0)
     loop.run()
-    assert sum(seen) == 80  # 40 an epoch, whose last batch of 16 is short
+    assert sum(seen) == 2 * 80  # for the whole job and for training; 40 an epoch, whose last batch of 16 is short
     assert np.isfinite(loop.progress.best)
 
 
