@@ -33,6 +33,16 @@ class EMA:
     """An exponential moving average of all weights, BatchNorm statistics included.
 
     a <- d a + (1 - d) w with d = min(decay, (1 + t) / (10 + t)), so early weights are soon forgotten.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.averaging import EMA
+        >>> from awp_tf.networks import small_cnn
+        >>> network = small_cnn(shape=(8, 8, 1), classes=2, width=2)
+        >>> average = EMA(network, decay=0.999)
+        >>> average.update(tf.constant(0))  # after step 0
+        >>> average.network is network
+        False
     """
 
     def __init__(self, network: keras.Model, decay: float = 0.999) -> None:

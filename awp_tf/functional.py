@@ -24,7 +24,16 @@ def bind(network: keras.Model, weights: Weights, state: Weights, *, training: bo
 
 
 def predictor(network: keras.Model) -> Predict:
-    """The network as it stands, in evaluation mode."""
+    """The network as it stands, in evaluation mode.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.functional import predictor
+        >>> from awp_tf.networks import small_cnn
+        >>> predict = predictor(small_cnn(shape=(8, 8, 1), classes=10))
+        >>> predict(tf.zeros([2, 8, 8, 1])).shape.as_list()
+        [2, 10]
+    """
     weights, state = read(network.trainable_variables), read(network.non_trainable_variables)
     return bind(network, weights, state, training=False)
 

@@ -59,6 +59,13 @@ class AT:
     Attributes:
         attack_in_training_mode: True as in the AWP authors' AT code; False costs less and couples
             no two images of a batch.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.methods import AT
+        >>> predict, x, y = lambda x: tf.reshape(x, [-1, 2]), tf.zeros([1, 1, 2, 1]), tf.constant([0])
+        >>> print(AT().loss(predict, x, x_adv=x, y=y).numpy().round(3))  # one value an example
+        [0.693]
     """
 
     attack_in_training_mode: bool = True
@@ -79,6 +86,13 @@ class TRADES:
     Attributes:
         beta: The weight of robustness against accuracy.
         attack_in_training_mode: False as in the authors' code.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.methods import TRADES
+        >>> predict, x, y = lambda x: tf.reshape(x, [-1, 2]), tf.zeros([1, 1, 2, 1]), tf.constant([0])
+        >>> print(TRADES(beta=6.0).loss(predict, x, x_adv=x, y=y).numpy().round(3))  # no divergence where x_adv is x
+        [0.693]
     """
 
     beta: float = 6.0

@@ -79,7 +79,17 @@ class Seeded(Protocol):
 
 
 def make_seed(seed: int, *path: int | tf.Tensor) -> Seed:
-    """The seed of a place in a run; path is for instance a purpose and a step."""
+    """The seed of a place in a run; path is for instance a purpose and a step.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf import noise
+        >>> like = tf.zeros([2])
+        >>> same = noise.uniform(noise.make_seed(0, 1), like) == noise.uniform(noise.make_seed(0, 1), like)
+        >>> other = noise.uniform(noise.make_seed(0, 1), like) == noise.uniform(noise.make_seed(0, 2), like)
+        >>> bool(tf.reduce_all(same)), bool(tf.reduce_any(other))
+        (True, False)
+    """
     result = Seed(tf.constant([seed, 0], tf.int64))
     for part in path:
         result = result.fold(part)

@@ -16,6 +16,16 @@ class SGD(keras.optimizers.Optimizer):
 
     Keras' own SGD keeps the learning rate inside the velocity, which differs after every change of
     the rate. Weight decay belongs to RobustTrainer: the references take it at the perturbed weights.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> import keras
+        >>> from awp_tf.optimizers import SGD
+        >>> weight, optimizer = keras.Variable(1.0), SGD(0.1, momentum=0.9)
+        >>> for _ in range(2):
+        ...     optimizer.apply([tf.constant(1.0)], [weight])
+        >>> round(float(weight), 3)  # 1 - 0.1 (1) - 0.1 (0.9 + 1)
+        0.71
     """
 
     def __init__(

@@ -52,6 +52,15 @@ class AWP:
     Attributes:
         gamma: Largest ||v_l|| / ||w_l||; 0.01 for AT and 0.005 for TRADES in the authors' code.
         steps: Gradient steps (K2 in the paper).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.noise import make_seed
+        >>> from awp_tf.perturbations import AWP
+        >>> weights = [tf.constant([[3.0, 4.0]])]  # of length 5, so v has length 0.05
+        >>> (nearby,) = AWP(gamma=0.01)(weights, lambda at: [tf.constant([[0.0, 1.0]])], make_seed(0))
+        >>> print(nearby[0].numpy().round(3))
+        [[3.   4.05]]
     """
 
     gamma: float = 0.01
@@ -84,6 +93,15 @@ class RandomPerturbation:
 
     Attributes:
         gamma: ||v_l|| / ||w_l||.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.noise import make_seed
+        >>> from awp_tf.perturbations import RandomPerturbation
+        >>> weights = [tf.constant([[3.0, 4.0]])]
+        >>> (nearby,) = RandomPerturbation(gamma=0.01)(weights, None, make_seed(0))
+        >>> print(tf.norm(nearby[0] - weights[0]).numpy().round(3))
+        0.05
     """
 
     gamma: float = 0.01

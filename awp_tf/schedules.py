@@ -40,7 +40,15 @@ class Constant(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Warmup(Schedule):
-    """0 before `epochs` epochs are over, `value` from then on (awp_warmup of the reference)."""
+    """0 before `epochs` epochs are over, `value` from then on (awp_warmup of the reference).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.schedules import Warmup
+        >>> schedule = Warmup(value=0.1, epochs=2)
+        >>> [round(float(schedule(tf.constant(epoch, tf.float64))), 3) for epoch in (0, 1, 2)]
+        [0.0, 0.0, 0.1]
+    """
 
     value: float
     epochs: float
@@ -57,7 +65,15 @@ class Warmup(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Starts at `initial` and is multiplied by `factor` at each of `drops`, fractions of the run."""
+    """Starts at `initial` and is multiplied by `factor` at each of `drops`, fractions of the run.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.schedules import Piecewise
+        >>> schedule = Piecewise(0.1, epochs=200)
+        >>> [round(float(schedule(tf.constant(epoch, tf.float64))), 4) for epoch in (0, 100, 150)]
+        [0.1, 0.01, 0.001]
+    """
 
     initial: float
     epochs: int

@@ -61,6 +61,12 @@ class Linf:
 
     Attributes:
         epsilon: The radius, in (0, 1]; a text such as "8/255" is read as a fraction.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.threats import Linf
+        >>> print(Linf("8/255").project(tf.constant([[[[0.5]]]])).numpy().ravel().round(5))
+        [0.03137]
     """
 
     epsilon: float
@@ -100,6 +106,12 @@ class L2:
 
     Attributes:
         epsilon: The radius in units of [0, 1] pixels, in (0, 10]; "128/255" is read as a fraction.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.threats import L2
+        >>> print(L2(0.5).project(tf.constant([[[[0.6], [0.8]]]])).numpy().ravel().round(2))
+        [0.3 0.4]
     """
 
     epsilon: float

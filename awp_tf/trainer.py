@@ -41,6 +41,22 @@ class RobustTrainer(keras.Model):
     Attributes:
         network: What is trained; use it, or averaged.network, once training is over.
         averaged: Owns the network to evaluate and to save.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import PGD
+        >>> from awp_tf.data import digits
+        >>> from awp_tf.methods import TRADES
+        >>> from awp_tf.networks import small_cnn
+        >>> from awp_tf.optimizers import SGD
+        >>> from awp_tf.perturbations import AWP
+        >>> from awp_tf.threats import Linf
+        >>> from awp_tf.trainer import RobustTrainer
+        >>> network, train = small_cnn(shape=(8, 8, 1), classes=10, width=4), digits().train.take(slice(64))
+        >>> trainer = RobustTrainer(network, method=TRADES(), attack=PGD(Linf(0.15)), perturbation=AWP(0.005))
+        >>> trainer.compile(SGD(0.05))
+        >>> sorted(trainer.fit(train.images, train.labels, verbose=0).history)[:2]
+        ['loss', 'v_over_w/conv1']
     """
 
     def __init__(

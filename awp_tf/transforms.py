@@ -45,8 +45,8 @@ class ClipByGlobalNorm:
     Example:
         >>> import tensorflow as tf
         >>> from awp_tf.transforms import ClipByGlobalNorm
-        >>> ClipByGlobalNorm(1.0)([tf.constant([3.0, 4.0])], [tf.zeros([2])])[0].numpy().round(1).tolist()
-        [0.6, 0.8]
+        >>> print(ClipByGlobalNorm(1.0)([tf.constant([3.0, 4.0])], [tf.zeros([2])])[0].numpy().round(1))
+        [0.6 0.8]
     """
 
     limit: float

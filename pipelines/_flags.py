@@ -130,10 +130,11 @@ def plain(name: str) -> str:
 
 
 def require_alone() -> None:
-    """Raises UserError unless --network and --data were given, and nothing that only goes with a run."""
+    """Raises UserError unless --network and --data were given, nothing that only goes with a run; loads --import."""
     if not NETWORK.value or not DATA.value:
         raise UserError(
             "expected --workdir (a run's folder), or --network=model.keras with --data (cifar10, digits, mine.npz)."
         )
     if absl.flags.FLAGS.gin_file or absl.flags.FLAGS.gin_bindings:
         raise UserError("--gin_file, --gin_bindings: expected them with --workdir only.")
+    _cli.own_parts()  # layers of a person's own, without which a file of theirs cannot be read

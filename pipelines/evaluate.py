@@ -118,5 +118,10 @@ def _transfer() -> Classifier | None:
     return load(str(local(_TRANSFER.value))) if _TRANSFER.value else None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command itself."""
     _main.main(run)
+
+
+if __name__ == "__main__":
+    main()

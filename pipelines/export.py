@@ -118,5 +118,10 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command itself."""
     _main.main(run)
+
+
+if __name__ == "__main__":
+    main()

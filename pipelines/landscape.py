@@ -125,5 +125,10 @@ def _default_output(runs: Sequence[str], networks: Sequence[str], views: Sequenc
     return f"landscapes/{'+'.join(names)}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command itself."""
     _main.main(run)
+
+
+if __name__ == "__main__":
+    main()

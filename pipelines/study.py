@@ -116,5 +116,10 @@ def _report(study: Study, output: pathlib.Path) -> str:
     return write_report(list(found.values()), output, len(study.trials))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command itself."""
     _main.main(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,5 +27,10 @@ def run(argv: Sequence[str]) -> None:
     _cli.call(_cli.train.train, workdir=str(workdir), config=config, parts=_cli.own_parts())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command itself."""
     _main.main(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,6 +72,13 @@ class AutoAttack:
         attacks: The names of a custom version.
         iterations: Of APGD and FAB.
         queries: Of Square.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import AutoAttack
+        >>> from awp_tf.threats import Linf
+        >>> list(AutoAttack(Linf("8/255")).cascade(classes=10).searches)
+        ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
 
     threat: Threat

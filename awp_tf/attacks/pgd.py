@@ -13,7 +13,15 @@ from awp_tf.types import Objective, Predict
 
 
 def untargeted(predict: Predict, labels: tf.Tensor) -> Objective:
-    """Cross-entropy with the true labels [B]: away from the right class."""
+    """Cross-entropy with the true labels [B]: away from the right class.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import untargeted
+        >>> predict = lambda x: tf.reshape(x, [-1, 2])  # two pixels as the logits of two classes
+        >>> print(untargeted(predict, tf.constant([0]))(tf.zeros([1, 1, 2, 1])).numpy().round(3))  # log 2
+        [0.693]
+    """
     return lambda x: cross_entropy(predict(x), labels)
 
 
@@ -111,6 +119,16 @@ class PGD:
         steps: How many gradient steps.
         relative_step_size: Length of a step as a fraction of epsilon (2/255 of 8/255 is 0.25).
         start: Where to begin.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import PGD
+        >>> from awp_tf.noise import make_seed
+        >>> from awp_tf.threats import Linf
+        >>> brighter = lambda x: tf.reduce_sum(x, axis=[1, 2, 3])  # any function to maximise will do
+        >>> x_adv = PGD(Linf(0.1), steps=10)(brighter, tf.fill([1, 1, 2, 1], 0.5), make_seed(0))
+        >>> print(x_adv.numpy().ravel().round(3))
+        [0.6 0.6]
     """
 
     threat: Threat
@@ -159,6 +177,13 @@ class Restarts:
     Attributes:
         attack: What to repeat.
         times: How often.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import PGD, Restarts
+        >>> from awp_tf.threats import Linf
+        >>> Restarts(PGD(Linf(0.1)), times=5).threat
+        Linf(epsilon=0.1)
     """
 
     attack: Attack

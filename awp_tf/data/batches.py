@@ -25,6 +25,14 @@ class Batches:
         seed: What order and augmentation depend on.
         replicas: How many share a batch.
         dtype: Of the images that come out.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.data import Batches, digits
+        >>> batches = Batches(digits().train, batch_size=64)
+        >>> x, y = next(iter(batches.dataset(0, 1)))  # the batch of step 0
+        >>> x.shape.as_list(), batches.steps_per_epoch
+        ([64, 8, 8, 1], 23)
     """
 
     split: Split
@@ -87,7 +95,14 @@ class Batches:
 
 
 def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Dataset:
-    """Split in its own order, not augmented, as (images in [0, 1], labels) batches."""
+    """Split in its own order, not augmented, as (images in [0, 1], labels) batches.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.data import digits, ordered
+        >>> [len(y) for x, y in ordered(digits().test, 100)]
+        [100, 100, 100, 60]
+    """
     data = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
     return data.map(lambda x, y: (to_pixels(x, dtype), y)).prefetch(2)
 

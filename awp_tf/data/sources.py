@@ -80,7 +80,15 @@ class Source:
 
 
 def digits() -> Source:
-    """The 8x8 handwritten digits that come with scikit-learn: 1,437 to train on, 360 to test."""
+    """The 8x8 handwritten digits that come with scikit-learn: 1,437 to train on, 360 to test.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.data import digits
+        >>> source = digits()
+        >>> source.shape, source.classes, len(source.train), len(source.test)
+        ((8, 8, 1), 10, 1437, 360)
+    """
     import sklearn.datasets  # noqa: PLC0415 (nothing else needs it)
 
     data = sklearn.datasets.load_digits()

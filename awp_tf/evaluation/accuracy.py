@@ -169,7 +169,19 @@ def _regroup(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
 def evaluate(
     network: keras.Model, batches: Iterable[Batch], attacks: Mapping[str, Attack], *, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy in 0..1, "clean" and under each attack; see Evaluator."""
+    """Accuracy in 0..1, "clean" and under each attack; see Evaluator.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.attacks import PGD
+        >>> from awp_tf.data import digits, ordered
+        >>> from awp_tf.evaluation.accuracy import evaluate
+        >>> from awp_tf.networks import small_cnn
+        >>> from awp_tf.threats import Linf
+        >>> network, test = small_cnn(shape=(8, 8, 1), classes=10, width=4), digits().test.take(slice(50))
+        >>> sorted(evaluate(network, ordered(test, 50), {"PGD-5": PGD(Linf(0.15), steps=5)}))
+        ['PGD-5', 'clean']
+    """
     return Evaluator(network, attacks, seed=seed)(batches)
 
 
@@ -183,6 +195,12 @@ def robust_gap(train: float, test: float) -> float:
 
     Both under the same attack, in evaluation mode, not augmented, at unperturbed weights
     (Wu et al., NeurIPS 2020, section 2).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.evaluation.accuracy import robust_gap
+        >>> round(robust_gap(train=0.80, test=0.75), 3)
+        0.05
     """
     return train - test
 

@@ -35,6 +35,12 @@ def preact_resnet18(
 
     Raises:
         UserError: A size is not a whole number >= 1.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.networks import preact_resnet18
+        >>> preact_resnet18(shape=(32, 32, 3), classes=10, width=64).count_params() // 10**6
+        11
     """
     at_least("preact_resnet18.width", width, 1)
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)

@@ -29,6 +29,12 @@ def small_cnn(
 
     Raises:
         UserError: A size is too small.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from awp_tf.networks import small_cnn
+        >>> small_cnn(shape=(8, 8, 1), classes=10).output.shape
+        (None, 10)
     """
     at_least("small_cnn.width", width, 1)
     at_least("small_cnn.shape", min(shape[:2]), 4)
