@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 import absl.app
@@ -39,8 +40,18 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
             sys.exit(130)
 
     absl.logging.set_verbosity(absl.logging.ERROR)
+    _describe(sys.modules[command.__module__])
     with _usage_errors_exit_with_2():
         absl.app.run(run, flags_parser=absl.flags.FLAGS)
+
+
+def _describe(module: types.ModuleType) -> None:
+    """So that --help says of an installed command what it says of python -m."""
+    main_module = sys.modules["__main__"]
+    if main_module is not module:
+        main_module.__doc__ = module.__doc__
+        for flag in absl.flags.FLAGS.get_key_flags_for_module(module.__name__):
+            absl.flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 @contextlib.contextmanager

@@ -147,8 +147,8 @@ def test_the_parts_of_the_idea_need_tensorflow_alone(path):
 LIGHT = """
 import sys
 import pipelines.train
-# (Keras itself imports matplotlib and pillow where they are.)
-heavy = ("tensorflow_serving", "grpc", "sklearn", "tensorflow_datasets", "onnxruntime", "torch")
+# (Keras itself imports matplotlib, pillow and some of scikit-learn where they are.)
+heavy = ("tensorflow_serving", "grpc", "sklearn.datasets", "tensorflow_datasets", "onnxruntime", "torch")
 heavy += ("awp_tf.infra.figures", "awp_tf.export.versions")
 print([name for name in heavy if name in sys.modules])
 """

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from awp_tf.attacks.autoattack import ATTACKS
 from awp_tf.data import digits
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,7 +21,19 @@ README = (ROOT / "README.md").read_text()
 
 
 def run(*line, cwd):
-    done = subprocess.run(
+    done = start(*line, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*line, cwd):
+    done = start(*line, cwd=cwd)
+    assert done.returncode == 2
+    return done.stderr
+
+
+def start(*line, cwd):
+    return subprocess.run(
         [sys.executable, *map(str, line)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=cwd,
@@ -28,13 +42,17 @@ def run(*line, cwd):
         check=False,
         timeout=600,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_every_file_that_the_readme_names_is_there():
     for name in re.findall(r"\]\(([^)#:]+)\)|(gin/[\w/]+\.gin)", README):
         assert (ROOT / "".join(name)).exists(), name
+
+
+def test_the_readme_lists_the_attacks_that_there_are():
+    row = next(line for line in README.splitlines() if line.startswith("| `--attacks` |"))
+    listed = re.findall(r"`([\w-]+)`", row.split("|")[2])
+    assert [name for name in listed if name != "attacks"] == list(ATTACKS)
 
 
 def test_every_flag_that_the_readme_names_is_one():
@@ -56,6 +74,25 @@ def test_the_example_from_python_trains_a_robust_network(tmp_path):
     assert found.keys() == {"clean", "PGD-10"}
     assert found["clean"] > 0.9
     assert 0.4 < found["PGD-10"] < found["clean"]
+
+
+@pytest.mark.slow
+def test_parts_of_ones_own_train_go_on_and_are_evaluated(tmp_path):
+    section = README.split("## Parts of your own")[1].split("## From Python")[0]
+    (tmp_path / "my_parts.py").write_text("\n\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL)))
+    line = re.search(r"```\npython (-m pipelines\.train .*?)```", section, re.DOTALL)[1]
+    command = [*shlex.split(line.replace("\\\n", " ")), "--gin_bindings=EPOCHS=3", "--gin_bindings=Data.validation=50"]
+    assert "halves: 350 images" in run(*command, cwd=tmp_path)
+    assert "MyMethod.pull = 2.0" in (tmp_path / "runs" / "mine" / "config.gin").read_text()
+    few = ["--attacks=pgd-5", "--max_examples=20", "--check_examples=10"]
+    evaluate = ["-m", "pipelines.evaluate", "--workdir=runs/mine", *few]
+    assert "worst case" in run(*evaluate, "--import=my_parts.py", cwd=tmp_path)
+    assert "was trained with parts of one's own; expected --import=my_parts" in refused(*evaluate, cwd=tmp_path)
+    slip = [each.replace("MyMethod.pull", "MyMethod.pul") for each in command]
+    assert "Did you mean 'pull'?" in refused(*slip, cwd=tmp_path)
+    with (tmp_path / "my_parts.py").open("a") as file:
+        file.write("# other code\n")
+    assert "holds a run of another import" in refused(*command, cwd=tmp_path)
 
 
 @pytest.mark.slow

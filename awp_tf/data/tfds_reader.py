@@ -57,7 +57,7 @@ def _download(builder: Any, name: str) -> None:
     if not _online():
         raise UserError(
             f"{name}: not prepared in {builder.data_dir}, and there is no network to download it. Set TFDS_DATA_DIR "
-            "to a folder that has it, or begin with gin/digits.gin, the embedded handwritten digits."
+            "to a folder that has it, or add gin/digits.gin for the embedded handwritten digits."
         )
     try:
         builder.download_and_prepare()

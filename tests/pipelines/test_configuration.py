@@ -97,7 +97,7 @@ def test_parts_of_your_own_are_made_known_by_a_flag(module):
     _cli.parse(["gin/at.gin"], [f"DATA=@{module}"])
     assert len(gin.get_configurable(Data.__name__)().load()[0].train) == 1437
     FLAGS.set_default("import", ["no_such_module"])
-    with pytest.raises(UserError, match=r"--import: expected a module to import, received 'no_such_module'"):
+    with pytest.raises(UserError, match=r"--import: expected a module or a .py file, received 'no_such_module'"):
         _cli.parse(["gin/at.gin"], [])
     FLAGS.set_default("import", [])
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import absl.flags
 import gin
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from awp_tf.study.records import Record, Study, Trial, read_records, record_of, 
 from awp_tf.study.summary import mean_and_error, write_report
 from awp_tf.study.worker import Worker, shares_of_cores
 from pipelines import _cli
-from pipelines import study as study_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -56,14 +54,19 @@ def test_trials_are_recipes_times_seeds_round_by_round():
     assert study.trials[1].bindings == ["A.b=1", "C.d=2", "SEED=0"]
 
 
+@pytest.mark.slow  # in a process of its own: two commands define a flag of the same name
 def test_a_run_is_trained_and_drawn_by_the_commands_themselves(tmp_path):
-    trial = Study({"AT": ["gin/at.gin", "A.b=1"]}).trials[0]
-    absl.flags.FLAGS(["study", "--import=mine"])
-    found = study_command.commands(trial, tmp_path / "at", "last")
-    absl.flags.FLAGS.unparse_flags()
+    code = (
+        "import json, pathlib, absl.flags; from awp_tf.study.records import Study; from pipelines import study\n"
+        "absl.flags.FLAGS(['study', '--import=mine', '--output=x'])\n"
+        "trial = Study({'AT': ['gin/at.gin', 'A.b=1']}).trials[0]\n"
+        "print(json.dumps(study.commands(trial, pathlib.Path('at'), 'last')))"
+    )
+    found = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))
     settings = ["--gin_file=gin/at.gin", "--gin_bindings=A.b=1", "--gin_bindings=SEED=0"]
-    assert found["train"] == ["-m", "pipelines.train", *settings, "--import=mine", f"--workdir={tmp_path}/at"]
-    assert found["landscape"][:4] == ["-m", "pipelines.landscape", f"--workdir={tmp_path}/at", "--import=mine"]
+    assert found["train"] == ["-m", "pipelines.train", *settings, "--import=mine", "--workdir=at"]
+    drawn = ["--workdir=at", "--import=mine", "--network=last", "--output=at/landscape"]
+    assert found["landscape"] == ["-m", "pipelines.landscape", *drawn]
 
 
 @pytest.mark.parametrize(
@@ -142,9 +145,8 @@ def test_a_record_is_made_of_a_run_and_its_landscape(tmp_path):
 
 def test_a_command_that_fails_names_its_log(tmp_path):
     worker = Worker(tmp_path, Interrupt(), sorted(os.sched_getaffinity(0)))
-    trial = Trial("AT", 0, ("gin/nothing.gin",))
     with pytest.raises(UserError, match=r"failed with exit code 2; see .*at-seed0.log"):
-        worker.run(trial.name, study_command.commands(trial, tmp_path / trial.name, "last"))
+        worker.run("at-seed0", {"train": ["-m", "pipelines.train", "--gin_file=gin/nothing.gin"]})
     assert "expected an existing file" in (tmp_path / "at-seed0.log").read_text()
 
 
