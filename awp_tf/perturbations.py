@@ -83,7 +83,8 @@ class AWP:
         if weight.shape.rank < 2:
             return v
         radius = self.gamma * tf.norm(weight)
-        moved = v + radius / self.steps * _unit(gradient)
+        moved = v + radius / self.steps * _unit(gradient)  # eq. 10
+        # Back into the ball of eq. 8, which the authors' code for one step does not need.
         return moved * tf.minimum(radius / (tf.norm(moved) + 1e-20), 1.0)
 
 

@@ -44,17 +44,11 @@ class RobustTrainer(keras.Model):
 
     Example:
         >>> import tensorflow as tf
-        >>> from awp_tf.attacks import PGD
-        >>> from awp_tf.data import digits
-        >>> from awp_tf.methods import TRADES
-        >>> from awp_tf.networks import small_cnn
-        >>> from awp_tf.optimizers import SGD
-        >>> from awp_tf.perturbations import AWP
-        >>> from awp_tf.threats import Linf
-        >>> from awp_tf.trainer import RobustTrainer
-        >>> network, train = small_cnn(shape=(8, 8, 1), classes=10, width=4), digits().train.take(slice(64))
-        >>> trainer = RobustTrainer(network, method=TRADES(), attack=PGD(Linf(0.15)), perturbation=AWP(0.005))
-        >>> trainer.compile(SGD(0.05))
+        >>> from awp_tf import attacks, data, methods, networks, optimizers, perturbations, threats
+        >>> network, train = networks.small_cnn(shape=(8, 8, 1), classes=10), data.digits().train.take(slice(64))
+        >>> attack, awp = attacks.PGD(threats.Linf(0.15)), perturbations.AWP(gamma=0.005)
+        >>> trainer = RobustTrainer(network, method=methods.TRADES(), attack=attack, perturbation=awp)
+        >>> trainer.compile(optimizers.SGD(0.05))
         >>> sorted(trainer.fit(train.images, train.labels, verbose=0).history)[:2]
         ['loss', 'v_over_w/conv1']
     """
@@ -149,6 +143,7 @@ class RobustTrainer(keras.Model):
         measured = self._measured(batch)
         share = _share(batch)
 
+        # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
         x_adv, points = self._search(weights, state, share, epoch, step)
         loss, gradients, new_state = self._at_points(points, state, share, x_adv, epoch)
         self._write(weights, gradients, new_state, step)

@@ -64,9 +64,9 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
         found.append(settings)
         configs.append(run.config)
     fields = [field.name for field in dataclasses.fields(Landscape)]
-    different = [name for name in fields if any(getattr(one, name) != getattr(found[0], name) for one in found)]
+    different = [name for name in fields if any(getattr(each, name) != getattr(found[0], name) for each in found)]
     if different:
-        values = "; ".join(f"{name}: {', '.join(str(getattr(one, name)) for one in found)}" for name in different)
+        values = "; ".join(f"{name}: {', '.join(str(getattr(each, name)) for each in found)}" for name in different)
         raise UserError(
             f"--workdir: expected runs with the same settings of Landscape, received {values}. Give all the same, "
             "by a flag or by --gin_bindings."

@@ -43,9 +43,9 @@ def ours(network: keras.Model, split: Split, name: str, threat: Threat, batch_si
     cascades = protocol.cascades(classifier.classes, None)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        ledger = Assessment(classifier, split, cascades, protocol, pathlib.Path(folder) / "state").run()
+        state = Assessment(classifier, split, cascades, protocol, pathlib.Path(folder) / "state").run()
         total = time.perf_counter() - start
-    result = result_of(ledger, split, cascades)
+    result = result_of(state, split, cascades)
     stages = {key: (float(flags.mean()), result.seconds.get(key, 0.0)) for key, flags in result.after.items()}
     if len(stages) == 1:
         return {name: (float(result.robust[name].mean()), total)}

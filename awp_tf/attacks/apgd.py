@@ -99,8 +99,8 @@ class APGD:
         self, predict: Predict, examples: Examples, state: APGDState, i: tf.Tensor, seeds: ImageSeeds
     ) -> APGDState:
         """See Search: moves (from step 1 on), evaluates, and at the end of a window adapts the step."""
-        x = self._moved(examples.x, state, i)
-        logits, loss, gradient = self._evaluated(predict, examples, x)
+        x = self._move(examples.x, state, i)
+        logits, loss, gradient = self._evaluate(predict, examples, x)
         wrong = misclassified(logits, examples.labels)
         better = loss > state.best_loss
         best_loss = tf.where(better, loss, state.best_loss)
@@ -118,12 +118,13 @@ class APGD:
             adversarial=pick(wrong, x, state.adversarial),
         )
         window = tf.gather(_windows(self.iterations), i)
-        return tf.cond(window > 0, lambda: self._checked(state, window), lambda: state)
+        return tf.cond(window > 0, lambda: self._end_window(state, window), lambda: state)
 
-    def _moved(self, clean: tf.Tensor, state: APGDState, i: tf.Tensor) -> tf.Tensor:
+    def _move(self, clean: tf.Tensor, state: APGDState, i: tf.Tensor) -> tf.Tensor:
         """The next point; at step 0, without gradient and momentum, the start itself."""
         weight = tf.where(i == 1, tf.ones([], clean.dtype), _MOMENTUM)
         step = self.threat.ascend(state.gradient) * per_image(state.step)
+        # Algorithm 1 of the paper: z = P(x + eta g), then x = P(x + alpha (z - x) + (1 - alpha) (x - x_old)).
         target = self._inside(clean, state.x + step)
         inertia = state.x - state.x_old
         return self._inside(clean, state.x + (target - state.x) * weight + inertia * (1 - weight))
@@ -131,7 +132,7 @@ class APGD:
     def _inside(self, clean: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(clean + self.threat.project(x - clean), 0.0, 1.0)
 
-    def _evaluated(self, predict: Predict, examples: Examples, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _evaluate(self, predict: Predict, examples: Examples, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(Logits, loss, gradient); of several passes the mean gradient, and the last one's logits and loss."""
 
         def objective(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -150,12 +151,13 @@ class APGD:
         _, logits, loss, total = tf.while_loop(lambda k, *_: k < self.eot, again, first)
         return logits, loss, total / self.eot
 
-    def _checked(self, state: APGDState, window: tf.Tensor) -> APGDState:
+    def _end_window(self, state: APGDState, window: tf.Tensor) -> APGDState:
         """At the end of a window: halve the step where it no longer helps, and go back to the best point.
 
         The point before is kept as it was, so the next momentum leads away from the best point: as in
         the official code.
         """
+        # Conditions 1 and 2 of the paper's section 3.2; "<=" and the loss of the window before are the official code's.
         restless = state.rises <= _RHO * tf.cast(window, state.rises.dtype)
         stuck = ~state.halved & (state.checked_loss >= state.best_loss)
         halve = restless | stuck
@@ -171,6 +173,7 @@ class APGD:
 
 def _windows(iterations: int) -> np.ndarray:
     """For each step the length of the window that ends with it; 0 where none does."""
+    # w_j = p_j N with p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03, 0.06), in whole steps as the official code.
     window, shortest, shrink = (max(int(part * iterations), 1) for part in (0.22, 0.06, 0.03))
     ends = np.zeros(iterations + 1, np.int32)
     end = window

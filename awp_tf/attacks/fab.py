@@ -86,10 +86,12 @@ class FAB:
 
     def _towards_boundary(self, clean: tf.Tensor, x: tf.Tensor, value: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
         """The two projections, from x and from the clean image, mixed by their lengths."""
+        # Two projections onto one hyperplane, of x and of the clean image, and the biased mixture of both (the paper's
+        # section on the biased gradient step); eta overshoots, alpha = near / (near + far) pulls back.
         # From the linear function's values, not from <normal, x> - b, which cancels in float32.
         value_clean = value + tf.reduce_sum(normal * (clean - x), axis=[1, 2, 3])
-        both = [tf.concat(pair, 0) for pair in ((x, clean), (normal, normal), (value, value_clean))]
-        moves = onto_hyperplane(self.threat, *both)
+        stacked = [tf.concat(pair, 0) for pair in ((x, clean), (normal, normal), (value, value_clean))]
+        moves = onto_hyperplane(self.threat, *stacked)
         near, far = tf.split(tf.maximum(self.threat.norm(moves), 1e-8), 2)
         move, move_clean = tf.split(moves, 2)
         pull = per_image(tf.minimum(near / (near + far), _LARGEST_PULL))
@@ -142,8 +144,8 @@ def onto_hyperplane(threat: Threat, x: tf.Tensor, normal: tf.Tensor, distance: t
         Delta, [B, H, W, C]; where the box does not reach the hyperplane, the way to its nearest corner;
         zero where normal is zero.
     """
-    one = tf.ones_like(distance)
-    normal = normal * per_image(tf.where(distance >= 0, one, -one))
+    ones = tf.ones_like(distance)
+    normal = normal * per_image(tf.where(distance >= 0, ones, -ones))
     distance = tf.abs(distance)
     direction = threat.ascend(normal)
     size = tf.abs(direction)

@@ -94,9 +94,9 @@ class SPSA:
         def add(group: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             draws = noise.uniform(seeds.fold(group), tf.tile(x[:, tf.newaxis], [1, _PAIRS, 1, 1, 1]))
             ahead = tf.sign(draws - 0.5)
-            both = x[:, tf.newaxis] + self.reach * tf.concat([ahead, -ahead], 1)
+            probes = x[:, tf.newaxis] + self.reach * tf.concat([ahead, -ahead], 1)
             value = tf.reshape(
-                margin(predict(tf.reshape(both, tf.concat([[-1], shape[1:]], 0))), labels), [-1, 2, _PAIRS]
+                margin(predict(tf.reshape(probes, tf.concat([[-1], shape[1:]], 0))), labels), [-1, 2, _PAIRS]
             )
             slope = (value[:, 0] - value[:, 1]) / (2 * self.reach)
             return group + 1, total + tf.einsum("bp,bphwc->bhwc", slope, ahead)

@@ -39,9 +39,9 @@ class Stripes:
 
     def start(self, seeds: noise.ImageSeeds) -> tf.Tensor:
         """Perturbed images, [B, H, W, C]."""
-        return self.striped(noise.uniform(seeds, self.clean[:, :1]))
+        return self.stripes(noise.uniform(seeds, self.clean[:, :1]))
 
-    def striped(self, noise: tf.Tensor) -> tf.Tensor:
+    def stripes(self, noise: tf.Tensor) -> tf.Tensor:
         """The start made of uniform numbers [B, 1, W, C]."""
         return self.clean + self.epsilon * tf.sign(2 * noise - 1)
 
@@ -70,9 +70,9 @@ class Tiles(Stripes):
     def start(self, seeds: noise.ImageSeeds) -> tf.Tensor:
         """Perturbed images, [B, H, W, C]."""
         batch, channels = tf.shape(self.clean)[0], self.clean.shape[-1]
-        return self.tiled(noise.uniform(seeds, tf.zeros([batch, self._tiles**2, 1 + channels], self.clean.dtype)))
+        return self.tiles(noise.uniform(seeds, tf.zeros([batch, self._tiles**2, 1 + channels], self.clean.dtype)))
 
-    def tiled(self, noise: tf.Tensor) -> tf.Tensor:
+    def tiles(self, noise: tf.Tensor) -> tf.Tensor:
         """The start made of uniform numbers: for each tile, row by row, a coin and a sign for each channel."""
         (_, height, width, channels), side, tiles = self.clean.shape, self._tile_side, self._tiles
         signs = tf.sign(2 * noise[:, :, 1:] - 1)
@@ -159,8 +159,8 @@ def window(images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, side: tf.Tensor
 def pattern(side: int) -> np.ndarray:
     """Two bumps of opposite sign, one above the other, of norm 1: [side, side]."""
     top = side // 2
-    both = np.concatenate([_bump(top, side), -_bump(side - top, side)])
-    return both / np.sqrt((both**2).sum())
+    bumps = np.concatenate([_bump(top, side), -_bump(side - top, side)])
+    return bumps / np.sqrt((bumps**2).sum())
 
 
 def _bump(height: int, width: int) -> np.ndarray:

@@ -61,8 +61,8 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     # Labels count through the classes seen in training, where that folder is there.
     counted = path / "train" if (path / "train").is_dir() else next(iter(roots.values()))
     names = folders.class_names(counted)
-    strange = {name for root in roots.values() for name in folders.class_names(root)} - set(names)
-    if not names or strange:
-        raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(strange)}.")
+    unknown = {name for root in roots.values() for name in folders.class_names(root)} - set(names)
+    if not names or unknown:
+        raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(unknown)}.")
     read = {part: split_of(*folders.read(root, names, height, channels)) for part, root in roots.items()}
     return DataSet(read, names)

@@ -148,7 +148,7 @@ def _attack_text(name: str, attack: Mapping[str, Any]) -> str:
         f"- **{name}**"
         + (f" (not the standard evaluation: {'; '.join(attack['remarks'])})" if attack["remarks"] else "")
     ]
-    return "\n".join(lines + [f"  - {one}: `{search}`" for one, search in attack["searches"].items()])
+    return "\n".join(lines + [f"  - {step}: `{search}`" for step, search in attack["searches"].items()])
 
 
 def _check_row(check: Mapping[str, Any]) -> list[str]:

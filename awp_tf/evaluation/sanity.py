@@ -188,8 +188,8 @@ class Sanity:
 
 def black_box(cascades: Mapping[str, Cascade], state: EvaluationState) -> Check:
     """Images that withstood attacks with gradients and were fooled by one without: a sign that gradients are masked."""
-    nobody = np.zeros(state.fooled_by.shape[1], bool)
-    fooled_by_white, fooled_by_black, withstood_white = nobody.copy(), nobody.copy(), nobody.copy()
+    images = state.fooled_by.shape[1]
+    fooled_by_white, fooled_by_black, withstood_white = (np.zeros(images, bool) for _ in range(3))
     for cascade, fooled_by in zip(cascades.values(), state.fooled_by, strict=True):
         for number, run in enumerate(runs_of(cascade)):
             if run.attack in BLACK_BOX:
@@ -198,13 +198,13 @@ def black_box(cascades: Mapping[str, Cascade], state: EvaluationState) -> Check:
                 fooled_by_white |= fooled_by == number
                 withstood_white |= (fooled_by > number) | (fooled_by == ROBUST)
     only = int(np.sum(fooled_by_black & withstood_white & ~fooled_by_white))
-    share = only / len(nobody)
+    share = only / images
     detail = f"{only} images ({100 * share:.2f} %) withstood attacks with gradients and were fooled by one without"
     return Check("black box", share <= _BLACK_BOX_SLACK, detail)
 
 
 def verified(state: EvaluationState, *, randomised: bool) -> Check:
-    """Images that were claimed to be fooled, did not stand the second look, and were not fooled later either."""
+    """Images that were claimed to be fooled, were not when read back, and were not fooled later either."""
     bad = int(np.sum(state.rejected & (state.fooled_by == ROBUST)))
     counted = int(np.sum(state.fooled_by > ROBUST))
     detail = f"{counted} adversarial images read back: in the ball, in the box, misclassified"

@@ -163,7 +163,7 @@ class Meter:
         """
         self._check = check
         self._start = time.perf_counter()
-        batches = [[-(-images // settings.batch_size) for images in both] for both in sizes]
+        batches = [[-(-images // settings.batch_size) for images in pair] for pair in sizes]
         self._total = sum(cost(settings, own, other) for own, other in batches)
         self._at_start = passes_at(settings)
         self._pace, self._heartbeat, self._begun = Pace(self._total), Heartbeat(), False

@@ -31,7 +31,7 @@ def shared(numbers, active):
 
 
 def linf_start(stream, geometry):
-    return geometry.striped(tf.constant(stream(6, 3, 1, 10).transpose(0, 2, 3, 1)))
+    return geometry.stripes(tf.constant(stream(6, 3, 1, 10).transpose(0, 2, 3, 1)))
 
 
 def l2_start(stream, geometry):
@@ -39,7 +39,7 @@ def l2_start(stream, geometry):
     for tile in range(25):
         noise[:, tile, 0] = stream(1)
         noise[:, tile, 1:] = stream(6, 3, 1, 1)[:, :, 0, 0]
-    return geometry.tiled(tf.constant(noise))
+    return geometry.tiles(tf.constant(noise))
 
 
 def linf_noise(stream, active):
