@@ -45,8 +45,7 @@ class Warmup(Schedule):
     Example:
         >>> import tensorflow as tf
         >>> from awp_tf.schedules import Warmup
-        >>> schedule = Warmup(value=0.1, epochs=2)
-        >>> [round(float(schedule(tf.constant(epoch, tf.float64))), 3) for epoch in (0, 1, 2)]
+        >>> [round(float(Warmup(0.1, epochs=2)(tf.constant(epoch, tf.float64))), 3) for epoch in (0, 1, 2)]
         [0.0, 0.0, 0.1]
     """
 

@@ -43,7 +43,6 @@ class RobustTrainer(keras.Model):
         averaged: Owns the network to evaluate and to save.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf import attacks, data, methods, networks, optimizers, perturbations, threats
         >>> network, train = networks.small_cnn(shape=(8, 8, 1), classes=10), data.digits().train.take(slice(64))
         >>> attack, awp = attacks.PGD(threats.Linf(0.15)), perturbations.AWP(gamma=0.005)

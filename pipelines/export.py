@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import absl.flags
 import numpy as np
 
+from awp_tf.data.batches import spread
 from awp_tf.data.by_name import data_set
-from awp_tf.data.sources import Split, spread
+from awp_tf.data.sources import Split
 from awp_tf.export.export import export, read_card
 from awp_tf.export.onnx import export_onnx
 from awp_tf.export.settings import Export, Servable

@@ -1,4 +1,5 @@
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -6,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_server import CommandServer
 
 # Two logical CPUs stand for two replicas; this must come before TensorFlow starts.
 tf.config.set_logical_device_configuration(
@@ -25,6 +27,14 @@ def float64():
     """Sign steps amplify rounding, so equalities are tested in double precision."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
+
+
+@pytest.fixture(scope="session")
+def commands():
+    """Starts pipelines.train in processes of their own, without importing TensorFlow each time."""
+    server = CommandServer(pathlib.Path(__file__).parent.parent)
+    yield server
+    server.close()
 
 
 @pytest.fixture

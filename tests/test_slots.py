@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
-from test_trainer import METHODS, batches, bn_network, replicated
+from test_trainer import METHODS, batches, bn_network, replicated, slow_but
 
 from awp_tf.attacks import Clean
 from awp_tf.methods import AT
@@ -26,6 +26,9 @@ class Pair:
         return [[w + sign * (n - w) for n, w in zip(there, weights, strict=True)] for sign in self.signs]
 
 
+POINTS = {"awp": AWP(0.02), "pair": Pair(0.02)}
+
+
 def weighted(count):
     """Global batches of 7, 7, 3 images with weights: shares of 4 and 3, then of 2 and 1."""
     split = tiny_split(17)
@@ -34,9 +37,10 @@ def weighted(count):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("perturbation", [AWP(0.02), Pair(0.02)], ids=["awp", "pair"])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("perturbation", slow_but(("pair",), POINTS))
+@pytest.mark.parametrize("method", slow_but(("trades", "at"), METHODS))
 def test_two_replicas_with_unequal_shares_weights_and_clipping_equal_one(method, perturbation):
+    method, perturbation = METHODS[method], POINTS[perturbation]
     settings = {**method, "transform": ClipByGlobalNorm(0.05)}
     runs = [replicated(count, tiny_network, perturbation, settings, weighted) for count in (1, 2)]
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-10)

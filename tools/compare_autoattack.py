@@ -16,8 +16,8 @@ import keras
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf import threats
+from awp_tf.data.batches import spread
 from awp_tf.data.by_name import data_set
-from awp_tf.data.sources import spread
 from awp_tf.infra import cpu
 from awp_tf.infra.progress import table
 from pipelines import _main

@@ -74,7 +74,6 @@ class AutoAttack:
         queries: Of Square.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.attacks import AutoAttack
         >>> from awp_tf.threats import Linf
         >>> list(AutoAttack(Linf("8/255")).cascade(classes=10).searches)

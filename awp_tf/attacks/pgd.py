@@ -179,7 +179,6 @@ class Restarts:
         times: How often.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.attacks import PGD, Restarts
         >>> from awp_tf.threats import Linf
         >>> Restarts(PGD(Linf(0.1)), times=5).threat

@@ -27,7 +27,6 @@ class Batches:
         dtype: Of the images that come out.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.data import Batches, digits
         >>> batches = Batches(digits().train, batch_size=64)
         >>> x, y = next(iter(batches.dataset(0, 1)))  # the batch of step 0
@@ -98,13 +97,24 @@ def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Da
     """Split in its own order, not augmented, as (images in [0, 1], labels) batches.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.data import digits, ordered
         >>> [len(y) for x, y in ordered(digits().test, 100)]
         [100, 100, 100, 60]
     """
     data = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
     return data.map(lambda x, y: (to_pixels(x, dtype), y)).prefetch(2)
+
+
+def spread(split: Split, count: int | None) -> Split:
+    """At most count images, evenly spread over a split, always the same; None is all."""
+    if count is None or count >= len(split):
+        return split
+    return split.take(evenly(len(split), count))
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """At most count places among total, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Split, Split]:

@@ -83,7 +83,6 @@ def digits() -> Source:
     """The 8x8 handwritten digits that come with scikit-learn: 1,437 to train on, 360 to test.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.data import digits
         >>> source = digits()
         >>> source.shape, source.classes, len(source.train), len(source.test)
@@ -192,18 +191,6 @@ def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = (
     if largest >= classes:
         raise UserError(f"{name}: expected labels in 0..{classes - 1}, received {largest}.")
     return Source(name, train, test, classes, tuple(class_names))
-
-
-def spread(split: Split, count: int | None) -> Split:
-    """At most count images, evenly spread over a split, always the same; None is all."""
-    if count is None or count >= len(split):
-        return split
-    return split.take(evenly(len(split), count))
-
-
-def evenly(total: int, count: int) -> np.ndarray:
-    """At most count places among total, evenly spread."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def split_of(images: np.ndarray, labels: np.ndarray) -> Split:

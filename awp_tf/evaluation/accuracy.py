@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import Attack, untargeted
-from awp_tf.data.batches import ordered
-from awp_tf.data.sources import Split, spread
+from awp_tf.data.batches import ordered, spread
+from awp_tf.data.sources import Split
 from awp_tf.functional import correct, predictor
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
@@ -172,7 +172,6 @@ def evaluate(
     """Accuracy in 0..1, "clean" and under each attack; see Evaluator.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.attacks import PGD
         >>> from awp_tf.data import digits, ordered
         >>> from awp_tf.evaluation.accuracy import evaluate
@@ -197,7 +196,6 @@ def robust_gap(train: float, test: float) -> float:
     (Wu et al., NeurIPS 2020, section 2).
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.evaluation.accuracy import robust_gap
         >>> round(robust_gap(train=0.80, test=0.75), 3)
         0.05

@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data import Split
-from awp_tf.data.batches import ordered
-from awp_tf.data.sources import spread
+from awp_tf.data.batches import ordered, spread
 from awp_tf.evaluation.protocol import Subject
 from awp_tf.infra import cpu, provenance
 from awp_tf.infra.errors import UserError

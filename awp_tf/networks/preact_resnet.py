@@ -37,7 +37,6 @@ def preact_resnet18(
         UserError: A size is not a whole number >= 1.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.networks import preact_resnet18
         >>> preact_resnet18(shape=(32, 32, 3), classes=10, width=64).count_params() // 10**6
         11

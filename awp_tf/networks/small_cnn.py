@@ -31,7 +31,6 @@ def small_cnn(
         UserError: A size is too small.
 
     Example:
-        >>> import tensorflow as tf
         >>> from awp_tf.networks import small_cnn
         >>> small_cnn(shape=(8, 8, 1), classes=10).output.shape
         (None, 10)

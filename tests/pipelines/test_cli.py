@@ -146,42 +146,43 @@ def finish(process):
     ],
     ids=["no-recipe", "flag", "argument", "grey-levels", "no-data"],
 )
-def test_bad_input_gives_one_line_code_2_and_no_folder(tmp_path, arguments, message):
+def test_bad_input_gives_one_line_code_2_and_no_folder(tmp_path, arguments, message, commands):
     workdir = tmp_path / "run"
-    code, out, err = finish(command(*arguments, f"--workdir={workdir}"))
-    assert code == 2
-    assert message in err
-    assert len(err.strip().splitlines()) == 1
-    assert not out.strip()
+    done = commands.train(*arguments, f"--workdir={workdir}", TFDS_DATA_DIR="/nonexistent")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not done.stdout.strip()
     assert not workdir.exists()
 
 
-def test_help_shows_every_flag():
-    code, out, _ = finish(command("--help"))
-    assert code == 1  # as absl has it
+def test_help_shows_every_flag(commands):
+    done = commands.train("--help")
+    assert done.returncode == 1  # as absl has it
     for flag in (
         "--gin_file",
         "--gin_bindings",
         "--workdir",
         "python -m pipelines.train --gin_file=gin/trades_awp.gin",
     ):
-        assert flag in out
+        assert flag in done.stdout
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, commands):
     """The README's first command, shortened, run to its end."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    return workdir, finish(command(*DIGITS, *QUICK, f"--workdir={workdir}"))
+    return workdir, commands.train(*DIGITS, *QUICK, f"--workdir={workdir}")
 
 
 def test_the_first_command_of_the_readme_works_and_ends_with_a_table(whole):
-    workdir, (code, out, err) = whole
-    assert code == 0, err
+    workdir, done = whole
+    out = done.stdout
+    assert done.returncode == 0, done.stderr
     assert re.search(r"\| best\.keras \| +[\d.]+ % +\| +[\d.]+ % ", out)
     for text in ("epoch 2/2", "clean, test", "PGD-20, test", "PGD-20, train", "robust gap", str(workdir)):
         assert text in out
-    assert not err.strip()
+    assert not done.stderr.strip()
 
 
 @pytest.mark.slow

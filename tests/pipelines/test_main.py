@@ -75,8 +75,8 @@ def test_a_full_disk_is_one_line_and_code_2(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/run", "s3://bucket/run"])
-def test_an_address_elsewhere_is_no_folder(name, tmp_path):
-    done = run(*SHORT, f"--workdir={name}", cwd=tmp_path)
+def test_an_address_elsewhere_is_no_folder(name, tmp_path, commands):
+    done = commands.train(*SHORT, f"--workdir={name}", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{name}: expected a path on this machine" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -90,8 +90,8 @@ def test_the_home_folder_is_that_of_the_person(tmp_path):
     assert not (ROOT / "~").exists()
 
 
-def test_two_devices_from_the_command_line(tmp_path):
-    done = run(*SHORT, *FEW, "--gin_bindings=train.devices=2", f"--workdir={tmp_path}/run")
+def test_two_devices_from_the_command_line(tmp_path, commands):
+    done = commands.train(*SHORT, *FEW, "--gin_bindings=train.devices=2", f"--workdir={tmp_path}/run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 2 CPU" in done.stdout
 
