@@ -15,9 +15,13 @@ COMMANDS = ("train", "evaluate", "landscape", "export", "study")
 pytestmark = pytest.mark.slow
 
 
-def run(*line, cwd):
+def start(*line, cwd):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def run(*line, cwd):
+    done = start(*line, cwd=cwd)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -45,15 +49,14 @@ def test_the_digits_are_trained_from_another_folder(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     run(str(tmp_path / "venv" / "bin" / "pip"), "install", "-q", str(wheel), cwd=tmp_path)
     command = {name: str(tmp_path / "venv" / "bin" / f"awp-{name}") for name in COMMANDS}
-    for name in COMMANDS:  # and no optional part is needed to say what a command does
-        assert "--gin_file" in subprocess.run([command[name], "--help"], capture_output=True, text=True).stdout  # noqa: PLW1510
+    for name in COMMANDS:  # no optional part is needed to say what a command does
+        assert "--gin_file" in start(command[name], "--help", cwd=tmp_path).stdout
     short = ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin", "--gin_bindings=EPOCHS=2"]
     table = run(command["train"], *short, cwd=tmp_path).splitlines()[-6:]
     assert any(line.startswith("| best.keras") for line in table)
     few = ["--workdir=runs/trades_awp+digits", "--attacks=pgd-5", "--max_examples=32", "--check_examples=8"]
     assert "worst case" in run(command["evaluate"], *few, cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "venv"]
-    export = [command["export"], "--workdir=runs/trades_awp+digits"]
-    refused = subprocess.run(export, cwd=tmp_path, capture_output=True, text=True, check=False)
+    refused = start(command["export"], "--workdir=runs/trades_awp+digits", cwd=tmp_path)
     assert refused.returncode == 2
     assert "expected the extra 'serving'" in refused.stderr
