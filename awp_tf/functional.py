@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
+from awp_tf.losses import correct, misclassified
 from awp_tf.types import Predict, Weights
 
 
@@ -38,17 +39,12 @@ def predictor(network: keras.Model) -> Predict:
     return bind(network, weights, state, training=False)
 
 
-def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Where the largest logit is the label's, bool [B]."""
-    return tf.argmax(logits, -1, output_type=tf.int32) == tf.cast(labels, tf.int32)
-
-
 def robust(predict: Predict, x: tf.Tensor, x_adv: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Which images count as robust, bool [B]: those that are classified correctly before and after the attack.
+    """Which images count as robust, bool [B]: those classified correctly before the attack, and not fooled by it.
 
     This is what robust accuracy means everywhere: an attack that happens to put a wrong image right earns nothing.
     """
-    return correct(predict(x), labels) & correct(predict(x_adv), labels)
+    return correct(predict(x), labels) & ~misclassified(predict(x_adv), labels)
 
 
 class Recorder:

@@ -93,6 +93,16 @@ def targeted_dlr(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf
     return targeted_margin(logits, labels, targets) / scale
 
 
+def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Where the largest logit is the label's, bool [B], for labels [B]."""
+    return tf.argmax(logits, -1, output_type=tf.int32) == tf.cast(labels, tf.int32)
+
+
+def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Where the largest logit is not the label's, bool [B]; logits that are not finite do not count as fooled."""
+    return ~correct(logits, labels) & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
+
+
 def _are_classes(labels: tf.Tensor) -> bool:
     return bool(tf.as_dtype(labels.dtype).is_integer)
 

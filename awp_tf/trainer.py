@@ -14,7 +14,6 @@ from awp_tf.functional import (
     Recorder,
     bind,
     compiled,
-    correct,
     predictor,
     read,
     require_logits,
@@ -23,7 +22,7 @@ from awp_tf.functional import (
     uses_xla,
 )
 from awp_tf.infra.errors import at_least, fixed, not_negative
-from awp_tf.losses import classes_of
+from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
@@ -145,7 +144,7 @@ class RobustTrainer(keras.Model):
         # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
         x_adv, points = self._search(weights, state, share, epoch, step)
         loss, gradients, new_state = self._at_points(points, state, share, x_adv, epoch)
-        self._write(weights, gradients, new_state, step)
+        self._write(weights, gradients, new_state, epoch, step)
         sizes = relative_norms([v.path for v in self.network.trainable_variables], weights, points)
         return {"loss": replicas.mean([loss])[0], **sizes, **measured}
 
@@ -225,9 +224,10 @@ class RobustTrainer(keras.Model):
             loss = tf.reduce_sum(losses * tf.cast(batch.weight, losses.dtype))
         return loss, tape.gradient(loss, weights, unconnected_gradients="zero"), predict.state
 
-    def _write(self, weights: Weights, gradients: Weights, state: Weights, step: tf.Tensor) -> None:
+    def _write(self, weights: Weights, gradients: Weights, state: Weights, epoch: tf.Tensor, step: tf.Tensor) -> None:
         """The only place that changes variables. Keras optimizers sum what they are given over the replicas."""
-        descent = self.transform(replicas.mean(gradients), weights)
+        transform = at_epoch(self.transform, epoch, weights[0].dtype)
+        descent = transform(replicas.mean(gradients), weights)
         self.optimizer.apply([g / replicas.count() for g in descent], self.network.trainable_variables)
         for variable, value in zip(self.network.non_trainable_variables, replicas.mean(state), strict=True):
             variable.assign(value)

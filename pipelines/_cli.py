@@ -24,7 +24,7 @@ from awp_tf.training import recipe, train
 from awp_tf.training.run import parts_of
 
 from . import _parts
-from ._slips import ROOT, did_you_mean, place, require_used
+from ._slips import ROOT, did_you_mean, explain, place, require_used
 
 T = TypeVar("T")
 
@@ -96,10 +96,18 @@ def import_flags() -> list[str]:
 
 
 def _register_own(module: str, thing: Any) -> None:
-    if thing.__name__ in {part.__name__ for part in _CONFIGURABLE}:
-        raise UserError(f"--import: {module}.{thing.__name__}: expected a name that is not ours; choose another.")
-    if thing.__name__ not in _known():  # it may carry @gin.configurable, or have been imported before
-        gin.external_configurable(thing, thing.__name__)
+    """A part may carry @gin.configurable itself, and may have been made known before."""
+    name = thing.__name__
+    if name in _known() and module not in _modules_of(name):
+        raise UserError(f"--import: {module}.{name}: expected a name that is not taken; choose another.")
+    if name not in _known():
+        gin.external_configurable(thing, name, module=module)
+
+
+def _modules_of(name: str) -> set[str]:
+    """The modules of the configurables of a name."""
+    selectors = gin.config._REGISTRY._selector_map  # noqa: SLF001
+    return {selector.rpartition(".")[0] for selector in selectors if selector.split(".")[-1] == name}
 
 
 def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.recipe") -> str:
@@ -127,7 +135,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
                 list(files), list(bindings), finalize_config=False, print_includes_and_imports=False
             )
     except (ValueError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError, ImportError) as error:
-        raise UserError(_explain(error, bindings)) from error
+        raise UserError(explain(error, bindings, _parameters())) from error
     text = gin.config_str(max_line_length=120)
     if "dynamic_registration" in text:
         raise UserError("--gin_file: expected no dynamic_registration; name your module by --import instead.")
@@ -166,8 +174,8 @@ def _require_parts(folder: pathlib.Path) -> None:
     trained, given = parts_of(folder), own_parts()
     missing = [name for name in trained if name not in given]
     if missing:
-        say = " ".join(f"--import={name}" for name in missing)
-        raise UserError(f"{folder}: was trained with parts of one's own; expected {say}.")
+        say = " and ".join(missing)
+        raise UserError(f"{folder}: was trained with parts of one's own; expected --import with {say} (or a .py file).")
     for name in sorted(name for name in trained if trained[name] != given[name]):
         print(f"warning: {name} has changed since {folder} was trained.", file=sys.stderr)
 
@@ -218,31 +226,8 @@ def _require_file(file: str) -> None:
     raise UserError(f"--gin_file: expected an existing file, received {file!r}.{did_you_mean(file, known)}")
 
 
-def _explain(error: Exception, bindings: Sequence[str]) -> str:
-    """The first line of gin's error, the place it names, and the nearest name that exists."""
-    if isinstance(error, SyntaxError):
-        line = min(error.lineno or 1, max(len(bindings), 1))
-        where = f'file "{error.filename}", line {error.lineno}' if error.filename else "--gin_bindings="
-        return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
-    text = str(error)
-    where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
-    first = text.strip().splitlines()[0]
-    known = sorted(_known())
-    parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
-    missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
-    hint = ""
-    if parameter:
-        hint = did_you_mean(parameter[2], _parameters(parameter[1].split("/")[-1].split(".")[-1]))
-    elif missing:
-        hint = did_you_mean(missing[1].split("/")[-1], known)
-        hint = hint or " A part of your own is made known by --import=<its module>."
-    return f"{first}{hint}{f' ({where_found[0]})' if where_found else ''}"
-
-
-def _parameters(name: str) -> list[str]:
-    known = [thing for thing in (*_CONFIGURABLE, *_own_things()) if thing.__name__ == name]
-    return list(inspect.signature(known[0]).parameters) if known else []
-
-
-def _own_things() -> list[Any]:
-    return [thing for module in _parts.load(absl.flags.FLAGS["import"].value) for thing in _parts.public(module)]
+def _parameters() -> dict[str, list[str]]:
+    """The settings of all that is known, a person's own parts included, by name."""
+    own = [thing for module in _parts.load(absl.flags.FLAGS["import"].value) for thing in _parts.public(module)]
+    things = {name: [] for name in _known()} | {thing.__name__: thing for thing in (*_CONFIGURABLE, *own)}
+    return {name: list(inspect.signature(thing).parameters) if thing else [] for name, thing in things.items()}

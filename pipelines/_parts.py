@@ -1,5 +1,6 @@
 """Parts of a person's own, made known by --import: networks, losses, attacks, data in a module or a .py file."""
 
+import enum
 import hashlib
 import importlib
 import importlib.util
@@ -9,10 +10,11 @@ import pathlib
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from awp_tf.infra.errors import UserError
-
-Parts = dict[str, str]
+from awp_tf.infra.files import local
+from awp_tf.training.run import Parts
 
 
 def load(names: Sequence[str]) -> list[types.ModuleType]:
@@ -21,21 +23,26 @@ def load(names: Sequence[str]) -> list[types.ModuleType]:
     Raises:
         UserError: There is no such module or file, or it fails as it is imported.
     """
-    if "" not in sys.path and os.getcwd() not in sys.path:  # an installed command does not look here of itself
-        sys.path.insert(0, os.getcwd())
+    if names and "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where an installed command does not look of itself
     return [_load(name) for name in names]
 
 
 def _load(name: str) -> types.ModuleType:
     try:
-        return _load_file(pathlib.Path(name)) if name.endswith(".py") else importlib.import_module(name)
+        module = _load_file(local(name).resolve()) if name.endswith(".py") else importlib.import_module(name)
+        _files(module)
     except Exception as error:  # whatever another person's code raises
         raise UserError(f"--import: expected a module or a .py file, received {name!r} ({error}).") from error
+    return module
 
 
 def _load_file(path: pathlib.Path) -> types.ModuleType:
-    if path.stem in sys.modules:
-        return sys.modules[path.stem]
+    there = sys.modules.get(path.stem)
+    if there is not None and _files(there) == [path]:
+        return there
+    if there is not None or not path.stem.isidentifier():
+        raise ImportError(f"{path.stem} is the name of another module, or none; rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
@@ -49,23 +56,32 @@ def _load_file(path: pathlib.Path) -> types.ModuleType:
     return module
 
 
+def _files(module: types.ModuleType) -> list[pathlib.Path]:
+    """The source: a file, or all of a package."""
+    name = getattr(module, "__file__", None)
+    if not name or not name.endswith(".py"):
+        raise ImportError(f"{module.__name__} has no Python source")
+    file = pathlib.Path(name).resolve()
+    return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+
+
 def digests(modules: Iterable[types.ModuleType]) -> Parts:
     """SHA-256 of the source of each, by name: what a run keeps, and compares."""
-    return {module.__name__: _digest(module) for module in modules}
+    return {module.__name__: _digest(_files(module)) for module in modules}
 
 
-def _digest(module: types.ModuleType) -> str:
-    file = pathlib.Path(module.__file__ or "")
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+def _digest(files: Sequence[pathlib.Path]) -> str:
     total = hashlib.sha256()
-    for source in files:
-        total.update(source.read_bytes())
+    for file in files:
+        total.update(str(file.relative_to(files[0].parent)).encode())
+        total.update(file.read_bytes())
     return total.hexdigest()
 
 
-def public(module: types.ModuleType) -> Iterator[object]:
-    """The classes and functions that a module defines itself, in their order."""
+def public(module: types.ModuleType) -> Iterator[Any]:
+    """The classes and functions that a module defines itself by these names, in their order."""
     for name, thing in vars(module).items():
-        own = getattr(thing, "__module__", None) == module.__name__
-        if own and not name.startswith("_") and (inspect.isclass(thing) or inspect.isfunction(thing)):
+        own = getattr(thing, "__module__", None) == module.__name__ and getattr(thing, "__name__", None) == name
+        kind = inspect.isfunction(thing) or (inspect.isclass(thing) and not issubclass(thing, enum.Enum))
+        if own and kind and not name.startswith("_"):
             yield thing

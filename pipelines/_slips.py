@@ -1,9 +1,9 @@
-"""Typing errors that gin lets pass: names that nothing uses."""
+"""Typing errors: what gin says of them, in a line with the nearest name; and those that it lets pass."""
 
 import difflib
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from awp_tf.infra.errors import UserError
 
@@ -82,3 +82,29 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The nearest name, as a sentence; empty where none is near."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def explain(error: Exception, bindings: Sequence[str], parameters: Mapping[str, Sequence[str]]) -> str:
+    """The first line of gin's error, the place it names, and the nearest name that exists.
+
+    Args:
+        error: What gin raised.
+        bindings: As they were given.
+        parameters: Of everything that is known, by name.
+    """
+    if isinstance(error, SyntaxError):
+        line = min(error.lineno or 1, max(len(bindings), 1))
+        where = f'file "{error.filename}", line {error.lineno}' if error.filename else "--gin_bindings="
+        return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
+    text = str(error)
+    where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
+    first = text.strip().splitlines()[0]
+    parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
+    missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
+    hint = ""
+    if parameter:
+        hint = did_you_mean(parameter[2], parameters.get(parameter[1].split("/")[-1].split(".")[-1], []))
+    elif missing:
+        hint = did_you_mean(missing[1].split("/")[-1], sorted(parameters))
+        hint = hint or " A part of your own is made known by --import=<its module>."
+    return f"{first}{hint}{f' ({where_found[0]})' if where_found else ''}"

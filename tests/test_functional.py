@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.functional import Recorder, bind, predictor, read
+from awp_tf.functional import Recorder, bind, predictor, read, robust
 from awp_tf.networks import preact_resnet18
 
 
@@ -50,3 +50,12 @@ def test_bind_uses_the_weights_it_was_given(network, x):
         [2 * w if "moving" not in v.path else w for v, w in zip(network.weights, network.get_weights(), strict=True)]
     )
     np.testing.assert_allclose(doubled, predictor(network)(x), rtol=1e-5)
+
+
+def test_an_image_is_robust_where_it_is_right_before_and_not_fooled_after():
+    logits = {0: [1.0, 0.0], 1: [0.0, 1.0], 2: [float("nan"), 0.0]}  # right, wrong, no answer, for label 0
+    predict = lambda x: tf.gather(tf.constant(list(logits.values())), tf.cast(x[:, 0, 0, 0], tf.int32))  # noqa: E731
+    before, after = (tf.reshape(tf.constant(places, tf.float32), [-1, 1, 1, 1]) for places in ([0, 0, 0], [0, 1, 2]))
+    found = robust(predict, before, after, tf.constant([0, 0, 0]))
+    np.testing.assert_array_equal(found, [True, False, True])
+    np.testing.assert_array_equal(robust(predict, after, before, tf.constant([0, 0, 0]))[:2], [True, False])

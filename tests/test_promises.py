@@ -26,9 +26,9 @@ from awp_tf.attacks import (
     ZeroStart,
     untargeted,
 )
-from awp_tf.attacks.search import misclassified, run
+from awp_tf.attacks.search import run
 from awp_tf.functional import predictor
-from awp_tf.losses import cross_entropy
+from awp_tf.losses import cross_entropy, misclassified
 from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
 

@@ -87,7 +87,7 @@ def test_parts_of_ones_own_train_go_on_and_are_evaluated(tmp_path):
     few = ["--attacks=pgd-5", "--max_examples=20", "--check_examples=10"]
     evaluate = ["-m", "pipelines.evaluate", "--workdir=runs/mine", *few]
     assert "worst case" in run(*evaluate, "--import=my_parts.py", cwd=tmp_path)
-    assert "was trained with parts of one's own; expected --import=my_parts" in refused(*evaluate, cwd=tmp_path)
+    assert "expected --import with my_parts (or a .py file)" in refused(*evaluate, cwd=tmp_path)
     slip = [each.replace("MyMethod.pull", "MyMethod.pul") for each in command]
     assert "Did you mean 'pull'?" in refused(*slip, cwd=tmp_path)
     with (tmp_path / "my_parts.py").open("a") as file:

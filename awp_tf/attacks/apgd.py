@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.search import LOSSES, Examples, climb, misclassified, pick
+from awp_tf.attacks.search import LOSSES, Examples, climb, pick
 from awp_tf.infra.errors import at_least, one_of
+from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, box, per_image
 from awp_tf.types import Predict

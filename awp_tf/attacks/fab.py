@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.attacks.search import Examples, climb, misclassified, pick
+from awp_tf.attacks.search import Examples, climb, pick
 from awp_tf.infra.errors import at_least, not_negative
+from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, per_image
 from awp_tf.types import Predict

@@ -14,6 +14,7 @@ import tensorflow as tf
 from awp_tf import losses
 from awp_tf.attacks.pgd import Attack
 from awp_tf.infra.errors import at_least, one_of
+from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat
 from awp_tf.types import Predict
@@ -116,8 +117,8 @@ class LastIterate:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        one_of("Once.loss", self.loss, LOSSES)
-        at_least("Once.restarts", self.restarts, 1)
+        one_of("LastIterate.loss", self.loss, LOSSES)
+        at_least("LastIterate.restarts", self.restarts, 1)
 
     @property
     def threat(self) -> Threat | None:
@@ -188,12 +189,6 @@ def advance(
         return i + 1, search.step(predict, examples, state, i, seeds)
 
     return tf.while_loop(lambda i, _: i < stop, body, (start, state))[1]
-
-
-def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Where the largest logit is not the label's, [B]; logits that are not finite do not count as fooled."""
-    wrong = tf.argmax(logits, -1, output_type=tf.int32) != labels
-    return wrong & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
 
 
 def pick(mask: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

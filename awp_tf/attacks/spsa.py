@@ -6,9 +6,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.attacks.search import Examples, misclassified, pick
+from awp_tf.attacks.search import Examples, pick
 from awp_tf.infra.errors import UserError, at_least, positive
-from awp_tf.losses import margin
+from awp_tf.losses import margin, misclassified
 from awp_tf.threats import Threat, box
 from awp_tf.types import Predict
 

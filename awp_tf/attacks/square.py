@@ -6,10 +6,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.attacks.search import Examples, misclassified, pick
+from awp_tf.attacks.search import Examples, pick
 from awp_tf.attacks.windows import Stripes, Tiles
 from awp_tf.infra.errors import at_least
-from awp_tf.losses import margin
+from awp_tf.losses import margin, misclassified
 from awp_tf.threats import L2, Threat
 from awp_tf.types import Predict
 

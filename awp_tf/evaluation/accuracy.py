@@ -10,8 +10,9 @@ import tensorflow as tf
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.data.batches import ordered, spread
 from awp_tf.data.sources import Split
-from awp_tf.functional import correct, predictor
+from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError, at_least
+from awp_tf.losses import correct, misclassified
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.threats import Threat, require_fixed, require_pixels
 
@@ -142,10 +143,13 @@ class Evaluator:
         return correct(predictor(self._network)(x), y)
 
     def _count_robust(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """How many of these images, all classified correctly, still are under each attack."""
-        objective, seeds = untargeted(predictor(self._network), y), ImageSeeds(self._key, image)
-        right = {name: self._correct(attack(objective, x, seeds), y) for name, attack in self._attacks.items()}
-        return {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in right.items()}
+        """How many of these images, all classified correctly, withstand each attack; see functional.robust."""
+        predict, seeds = predictor(self._network), ImageSeeds(self._key, image)
+        objective = untargeted(predict, y)
+        fooled = {
+            name: misclassified(predict(attack(objective, x, seeds)), y) for name, attack in self._attacks.items()
+        }
+        return {name: tf.reduce_sum(tf.cast(~each, tf.int32)) for name, each in fooled.items()}
 
 
 def _regroup(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:

@@ -78,6 +78,7 @@ def audit(subject: Subject, protocol: Protocol, folder: str, *, save_adversarial
 def _fingerprint(subject: Subject, protocol: Protocol, cascades: Mapping[str, Cascade]) -> dict[str, str]:
     """What an unfinished evaluation must agree in to be gone on with."""
     searches = "; ".join(f"{name}: {dict(cascade.searches)!r}" for name, cascade in cascades.items())
+    searches = searches.replace("LastIterate(", "Once(")  # its name when the first evaluations were finished
     return {
         "network": subject.classifier.digest,
         "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),
@@ -117,6 +118,4 @@ def _warn(checks: Sequence[Check]) -> None:
 
 def _require_kept(path: pathlib.Path, cascades: Mapping[str, Cascade], wanted: bool) -> None:
     if wanted and not all((path / output.adversarial_file(name)).is_file() for name in cascades):
-        raise UserError(
-            f"{path}: holds this evaluation, finished, its adversarial images not kept; choose another folder."
-        )
+        raise UserError(f"{path}: holds this evaluation, finished without its adversarial images; choose another.")

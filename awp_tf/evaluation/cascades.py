@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks.autoattack import Cascade
-from awp_tf.attacks.search import misclassified
 from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
 from awp_tf.evaluation.attack_pass import AttackPass, AttackProgress
@@ -20,6 +19,7 @@ from awp_tf.evaluation.runner import Runner
 from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, runs_of
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import atomic_write
+from awp_tf.losses import misclassified
 from awp_tf.networks.classifier import Classifier
 
 

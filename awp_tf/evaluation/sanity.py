@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from awp_tf.attacks import PGD
 from awp_tf.attacks.autoattack import Cascade
-from awp_tf.attacks.search import climb, misclassified
+from awp_tf.attacks.search import climb
 from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
 from awp_tf.evaluation.state import ROBUST, EvaluationState, runs_of
 from awp_tf.functional import robust
-from awp_tf.losses import margin
+from awp_tf.losses import margin, misclassified
 from awp_tf.networks.classifier import Classifier
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.threats import Threat

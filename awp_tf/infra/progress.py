@@ -68,6 +68,7 @@ class Pace:
         """
         self._total, self._before, self._here = total, done, 0.0
         self._start = self._last = time.perf_counter()
+        self._paused: float | None = None
         self._lock = threading.Lock()
 
     def advance(self, units: float) -> float:
@@ -80,7 +81,8 @@ class Pace:
 
     def advance_to(self, done: float) -> None:
         """As much is done, in all."""
-        self.advance(done - self.done)
+        with self._lock:
+            self._here = done - self._before
 
     def skip(self, units: float) -> None:
         """An earlier process has done some of it."""
@@ -94,7 +96,8 @@ class Pace:
     def resume(self) -> None:
         """The work goes on."""
         self._last = time.perf_counter()
-        self._start += self._last - self._paused
+        self._start += self._last - (self._paused or self._last)
+        self._paused = None
 
     @property
     def done(self) -> float:
@@ -109,7 +112,7 @@ class Pace:
     @property
     def elapsed(self) -> float:
         """Seconds of work here, pauses left out."""
-        return time.perf_counter() - self._start
+        return (self._paused or time.perf_counter()) - self._start
 
     @property
     def speed(self) -> float:
@@ -119,7 +122,7 @@ class Pace:
     @property
     def left(self) -> float:
         """Seconds for the rest at the pace so far; 0 while there is none."""
-        return (self._total - self.done) / self.speed if self._here else 0.0
+        return max(self._total - self.done, 0.0) / self.speed if self._here > 0 else 0.0
 
 
 class Heartbeat:

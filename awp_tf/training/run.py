@@ -34,7 +34,7 @@ class RunFolder(ResultFolder):
         Args:
             path: The folder.
             config: The resolved configuration.
-            parts: Of a person's own, that the configuration names: SHA-256 by module.
+            parts: Of a person's own, modules that were imported for them: SHA-256 by module.
         """
         fingerprint = {"configuration": config, "import": _text(parts or {})}
         return cls(path, "result.json", "a run", fingerprint, tuple(fingerprint))
@@ -57,9 +57,13 @@ class RunFolder(ResultFolder):
                 self._write_first_files(hparams, data)
             yield
 
+    def clear(self) -> None:
+        """Keeps everything: checkpoints tell how training went."""
+
     def _write_first_files(self, hparams: Mapping[str, str | int | float], data: Identity) -> None:
         config = self.fingerprint["configuration"]
         write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
+        (self.path / _PARTS).unlink(missing_ok=True)  # perhaps of a start that was killed at once
         if self.fingerprint["import"]:
             write_text(self.path / _PARTS, self.fingerprint["import"])
         write_text(self.path / _CONFIG, config)
@@ -121,7 +125,7 @@ def parts_of(path: pathlib.Path) -> Parts:
 
 
 def _text(parts: Parts) -> str:
-    return json.dumps(dict(parts), indent=1) + "\n" if parts else ""
+    return json.dumps(dict(sorted(parts.items())), indent=1) + "\n" if parts else ""
 
 
 def require_same_data(path: pathlib.Path, data: Identity) -> None:

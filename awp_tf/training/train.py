@@ -99,7 +99,7 @@ def train(
         seed: What initial weights, order, augmentation and attacks depend on.
         workdir: The run's folder.
         config: The resolved configuration as text; a folder belongs to one.
-        parts: Of a person's own, that the configuration names: SHA-256 by module.
+        parts: Of a person's own, modules that were imported for them: SHA-256 by module.
         validation: Measured on validation and training images.
         test: Measured once at the end, on test and training images.
         validate_every: Measure that after every so many epochs, and after the last.

@@ -4,8 +4,9 @@ import tensorflow as tf
 from golden import examples_of, mlp, seeds_of
 
 from awp_tf.attacks import FGSM, PGD, LastIterate, Transfer, untargeted
-from awp_tf.attacks.search import LOSSES, climb, misclassified, pick, run
+from awp_tf.attacks.search import LOSSES, climb, pick, run
 from awp_tf.infra.errors import UserError
+from awp_tf.losses import misclassified
 from awp_tf.threats import Linf
 
 

@@ -240,7 +240,7 @@ def test_a_saturated_defence_is_broken_by_the_ensemble(subject, tmp_path):
 
 
 def test_adversarial_images_are_not_promised_after_the_fact(subject, finished):
-    with pytest.raises(UserError, match="its adversarial images not kept"):
+    with pytest.raises(UserError, match="finished without its adversarial images"):
         audit(subject(), PROTOCOL, str(finished[0]), save_adversarial=True)
 
 

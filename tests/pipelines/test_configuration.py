@@ -7,8 +7,9 @@ import absl.flags
 import gin
 import pytest
 
-from awp_tf.attacks import PGD
+from awp_tf.attacks import PGD, LastIterate
 from awp_tf.evaluation.accuracy import Measurement
+from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
 from awp_tf.schedules import Warmup
 from awp_tf.threats import Linf
@@ -100,6 +101,14 @@ def test_parts_of_your_own_are_made_known_by_a_flag(module):
     with pytest.raises(UserError, match=r"--import: expected a module or a .py file, received 'no_such_module'"):
         _cli.parse(["gin/at.gin"], [])
     FLAGS.set_default("import", [])
+
+
+def test_a_configuration_of_an_earlier_version_is_read_by_the_names_of_its_time(tmp_path):
+    text = _cli.parse(["gin/at.gin"], ["ATTACKS=[@Once()]", "Once.attack=@test/PGD()", "Once.restarts=2"])
+    assert "Once.restarts = 2" in text
+    assert _cli.parse_run(saved(tmp_path, text), [], []) == text
+    (search,) = _cli.call(Protocol).cascades(10, None)["lastiterate"].searches.values()
+    assert search == LastIterate(PGD(Linf(8 / 255), 20, 0.25), restarts=2)
 
 
 def test_dynamic_registration_is_refused_with_the_way_to_go(tmp_path):

@@ -69,8 +69,16 @@ def test_a_run_with_other_parts_of_ones_own_is_another(tmp_path):
     for other in ({"mine": "abd"}, {}):
         with pytest.raises(UserError, match="holds a run of another import"):
             RunFolder.of(tmp_path, CONFIG, other).finished()
+    both = RunFolder.of(tmp_path / "two", CONFIG, {"a": "1", "b": "2"})
+    assert both.fingerprint == RunFolder.of(tmp_path / "two", CONFIG, {"b": "2", "a": "1"}).fingerprint
     (tmp_path / "parts.json").unlink()  # as versions before that file left it
     assert RunFolder.of(tmp_path, CONFIG, {"mine": "abd"}).finished() is None
+
+
+def test_a_start_that_was_killed_before_its_configuration_leaves_no_parts_to_the_next(tmp_path):
+    (tmp_path / "parts.json").write_text("{}")
+    with RunFolder.of(tmp_path, CONFIG).begin({}, DATA):
+        assert not (tmp_path / "parts.json").exists()
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
