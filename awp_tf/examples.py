@@ -42,7 +42,7 @@ def _classes(y: tf.Tensor, classes: int) -> tf.Tensor:
     labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
     inside = tf.reduce_all((labels >= 0) & (labels < classes))
     expected = f"labels: expected 0..{classes - 1}, as the network has {classes} outputs, received up to"
-    return _asserted(inside, [expected, tf.reduce_max(labels)], labels)
+    return _assert(inside, [expected, tf.reduce_max(labels)], labels)
 
 
 def _probabilities(y: tf.Tensor, classes: int, dtype: str) -> tf.Tensor:
@@ -55,10 +55,10 @@ def _probabilities(y: tf.Tensor, classes: int, dtype: str) -> tf.Tensor:
     sums = tf.reduce_sum(labels, axis=-1)
     fit = tf.reduce_all(labels >= 0) & tf.reduce_all(tf.abs(sums - 1) < 1e-3)
     expected = "labels: expected probabilities >= 0 that add up to 1, received a smallest of"
-    return _asserted(fit, [expected, tf.reduce_min(labels), "and sums up to", tf.reduce_max(sums)], labels)
+    return _assert(fit, [expected, tf.reduce_min(labels), "and sums up to", tf.reduce_max(sums)], labels)
 
 
-def _asserted(holds: tf.Tensor, message: list[object], value: tf.Tensor) -> tf.Tensor:
+def _assert(holds: tf.Tensor, message: list[object], value: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.Assert(holds, message)]):
         return tf.identity(value)
 

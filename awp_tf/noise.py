@@ -40,8 +40,8 @@ class Seed(NamedTuple):
         before = tf.cast(self.first, tf.int64) * tf.cast(row, tf.int64)
         # Philox gives four numbers for each value of its counter, which is moved past the rows before.
         begin = tf.cast(before % 4, tf.int32)
-        drawn = _bits(tf.stack([size + 3]), self.key, skip=before // 4)
-        return tf.ensure_shape(tf.reshape(drawn[begin : begin + size], shape), like.shape)
+        bits = _bits(tf.stack([size + 3]), self.key, skip=before // 4)
+        return tf.ensure_shape(tf.reshape(bits[begin : begin + size], shape), like.shape)
 
 
 class ImageSeeds(NamedTuple):

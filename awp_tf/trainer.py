@@ -138,7 +138,7 @@ class RobustTrainer(keras.Model):
         epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
         weights = read(self.network.trainable_variables)
         state = read(self.network.non_trainable_variables)
-        measured = self._measured(batch)
+        measured = self._metric_values(batch)
         share = _share(batch)
 
         # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
@@ -159,9 +159,9 @@ class RobustTrainer(keras.Model):
         self._clean_accuracy.update_state(correct(predict(x), labels), batch.weight)
         self._robust_accuracy.update_state(robust(predict, x, x_adv, labels), batch.weight)
         accuracies = {m.name: m.result() for m in (self._clean_accuracy, self._robust_accuracy)}
-        return {**accuracies, **self._measured(batch)}
+        return {**accuracies, **self._metric_values(batch)}
 
-    def _measured(self, batch: Batch) -> dict[str, tf.Tensor]:
+    def _metric_values(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The metrics that compile was given."""
         if self._compile_metrics is None:
             return {}

@@ -14,6 +14,9 @@ Weights = Sequence[tf.Tensor]  # of a network, in the order of its variables
 Gradient = Callable[[Weights], Weights]  # of the outer loss, at any weights
 
 
+Labelled = tuple[tf.Tensor, tf.Tensor]  # images [B, H, W, C] and labels [B]
+
+
 class Batch(NamedTuple):
     """What a training step is given, or a replica's share of it.
 

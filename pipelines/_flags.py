@@ -42,7 +42,7 @@ SEED = absl.flags.DEFINE_integer("seed", None, "What all noise depends on.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunData:
     """A run of pipelines.train, read; gin is configured as the run was.
 
     Attributes:
@@ -58,7 +58,7 @@ class Run:
     train: Split
 
 
-def run(folder: str, *, finished: bool = True) -> Run:
+def run(folder: str, *, finished: bool = True) -> RunData:
     """Reads a run.
 
     Args:
@@ -79,7 +79,7 @@ def run(folder: str, *, finished: bool = True) -> Run:
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
     source, train, _ = _cli.call(_cli.train.Data).load()
     require_same_data(path, source.identity)
-    return Run(path, config, source, train)
+    return RunData(path, config, source, train)
 
 
 def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | None, pathlib.Path]]:
@@ -124,8 +124,13 @@ def output(default: pathlib.Path | str) -> str:
     return str(local(OUTPUT.value) if OUTPUT.value else default)
 
 
+def evaluation_folder(path: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the evaluation of a run's network goes by default."""
+    return path / ("evaluation" if name == "best" else f"evaluation_{plain(name)}")
+
+
 def plain(name: str) -> str:
-    """A network's name as part of a file's."""
+    """A name as part of a file's, or as a server and a shell take it."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 

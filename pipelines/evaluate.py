@@ -83,8 +83,7 @@ def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
         transfer=_transfer(),
         config=run.config,
     )
-    place = "evaluation" if name == "best" else f"evaluation_{_flags.plain(name)}"
-    return subject, protocol, _flags.output(run.path / place)
+    return subject, protocol, _flags.output(_flags.evaluation_folder(run.path, name))
 
 
 def _of_network() -> tuple[Subject, Protocol, str]:

@@ -72,10 +72,9 @@ def _of_run(folder: str) -> tuple[Export, Servable]:
     (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
     if others:
         raise UserError("--network: expected one network to export, received epochs.")
-    place = "evaluation" if name == "best" else f"evaluation_{_flags.plain(name)}"
-    evaluation = run.path / place / "evaluation.json"
+    evaluation = _flags.evaluation_folder(run.path, name) / "evaluation.json"
     return _cli.call(Export), Servable(
-        _MODEL.value or _plain(run.path.resolve().name),
+        _MODEL.value or _flags.plain(run.path.resolve().name),
         file,
         _pixels(run.source.test),
         run.source.class_names,
@@ -92,7 +91,7 @@ def _of_network() -> tuple[Export, Servable]:
     found = data_set(_flags.DATA.value, ("test",), load(str(network)).shape)
     images = _pixels(found.splits["test"])
     return Export(), Servable(
-        _MODEL.value or _plain(network.stem), network, images, found.class_names, _card(network, None)
+        _MODEL.value or _flags.plain(network.stem), network, images, found.class_names, _card(network, None)
     )
 
 
@@ -112,11 +111,6 @@ def _version() -> int | None:
     if not _VERSION.value.isdecimal() or int(_VERSION.value) < 1:
         raise UserError(f"--version: expected a whole number >= 1, received {_VERSION.value!r}.")
     return int(_VERSION.value)
-
-
-def _plain(name: str) -> str:
-    """A name that servers and shells take as it is."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
 def main() -> None:

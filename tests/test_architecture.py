@@ -167,16 +167,20 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= (330 if path in TESTS else 250)
 
 
+def known_imports(path):
+    return {name for name in imports(path) if name in KNOWN}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_every_module_has_tests_beside_its_own(path):
-    """In the folder of the same name (for tools anywhere), some test names what the module defines, or the module."""
+    """In the folder of the same name a test imports it, or what imports it; for commands and tools, anywhere."""
     parts = path.relative_to(ROOT).parts
-    folder = ROOT.joinpath("tests", *(parts[1:-1] if parts[0] == "awp_tf" else parts[:-1]))
-    tests = (ROOT / "tests").rglob("test_*.py") if parts[0] == "tools" else folder.glob("test_*.py")
-    words = {word for test in tests for word in re.findall(r"[\w.]+", test.read_text())}
-    defined = {node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")}
-    public = {name for name in defined if not name.startswith("_")}
-    assert words & {*public, dotted(path)} or any(path.stem in word.split(".") for word in words)
+    folder = ROOT.joinpath("tests", *parts[1:-1])
+    tests = list(folder.glob("test_*.py") if parts[0] == "awp_tf" else (ROOT / "tests").rglob("test_*.py"))
+    imported = set().union(*map(known_imports, tests))
+    reached = imported.union(*(known_imports(KNOWN[name]) for name in imported))
+    started = any(dotted(path) in test.read_text() for test in tests)
+    assert dotted(path) in reached or started, f"no test in {folder.relative_to(ROOT)} comes to {dotted(path)}"
 
 
 def test_functions_are_short():

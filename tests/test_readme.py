@@ -55,6 +55,12 @@ def test_the_readme_lists_the_attacks_that_there_are():
     assert [name for name in listed if name != "attacks"] == list(ATTACKS)
 
 
+def test_every_test_file_that_a_page_names_is_there():
+    for page in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"tests/[\w/]+\.py", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
 def test_every_flag_that_the_readme_names_is_one():
     defined = set()
     for file in [*(ROOT / "pipelines").glob("*.py"), *(ROOT / "tools").glob("*.py")]:

@@ -158,7 +158,7 @@ class APGD:
         The point before is kept as it was, so the next momentum leads away from the best point: as in
         the official code.
         """
-        # Conditions 1 and 2 of the paper's section 3.2; "<=" and the loss of the window before are the official code's.
+        # Conditions 1 and 2 of the paper; "<=" and the loss of the window before are the official code's.
         restless = state.rises <= _RHO * tf.cast(window, state.rises.dtype)
         stuck = ~state.halved & (state.checked_loss >= state.best_loss)
         halve = restless | stuck

@@ -94,7 +94,12 @@ class AutoAttack:
         if (self.version == "custom") != bool(self.attacks):
             raise UserError("AutoAttack.attacks: expected names for version custom, and for no other.")
         for name in self.attacks:
-            one_of("AutoAttack.attacks", name, self._makers(10))
+            one_of("AutoAttack.attacks", name, self.attack_names)
+
+    @property
+    def attack_names(self) -> tuple[str, ...]:
+        """Of which a custom version may be made."""
+        return tuple(self._makers(10))
 
     def cascade(self, classes: int) -> Cascade:
         """The searches for a network with so many classes."""
@@ -156,7 +161,7 @@ def cascade_of(name: str, threat: Threat, *, classes: int, relative_step_size: f
     if name in simple:
         return Cascade({name: simple[name]})
     parts = tuple(name.split("+"))
-    single = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+    single = AutoAttack(threat).attack_names
     for part in parts:
         one_of("attacks", part, single if len(parts) > 1 else ATTACKS)
     return AutoAttack(threat, "custom", parts).cascade(classes)

@@ -87,8 +87,6 @@ class FAB:
 
     def _towards_boundary(self, clean: tf.Tensor, x: tf.Tensor, value: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
         """The two projections, from x and from the clean image, mixed by their lengths."""
-        # Two projections onto one hyperplane, of x and of the clean image, and the biased mixture of both (the paper's
-        # section on the biased gradient step); eta overshoots, alpha = near / (near + far) pulls back.
         # From the linear function's values, not from <normal, x> - b, which cancels in float32.
         value_clean = value + tf.reduce_sum(normal * (clean - x), axis=[1, 2, 3])
         stacked = [tf.concat(pair, 0) for pair in ((x, clean), (normal, normal), (value, value_clean))]
@@ -96,6 +94,7 @@ class FAB:
         near, far = tf.split(tf.maximum(self.threat.norm(moves), 1e-8), 2)
         move, move_clean = tf.split(moves, 2)
         pull = per_image(tf.minimum(near / (near + far), _LARGEST_PULL))
+        # x <- (1 - alpha) (x + eta delta) + alpha (clean + eta delta_clean), alpha at most alpha_max.
         mixed = (x + _OVERSHOOT * move) * (1 - pull) + (clean + _OVERSHOOT * move_clean) * pull
         return tf.clip_by_value(mixed, 0.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al., ICLR 2018), as a tf.while_loop."""
+"""Projected gradient descent (Madry et al., ICLR 2018) and its kin: objectives, starts, FGSM, restarts, no attack."""
 
 import dataclasses
 from typing import Protocol

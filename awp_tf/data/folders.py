@@ -25,7 +25,7 @@ def class_names(root: pathlib.Path) -> list[str]:
         UserError: A name is no text (not UTF-8).
     """
     found = root.iterdir() if root.is_dir() else ()
-    names = sorted(folder.name for folder in found if folder.is_dir() and _shown(folder))
+    names = sorted(folder.name for folder in found if folder.is_dir() and _is_visible(folder))
     for name in names:
         try:
             name.encode("utf-8")
@@ -65,11 +65,11 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     try:
         pixels = _pixels(file.read_bytes(), channels)
     except FileNotFoundError as error:
-        raise UserError(f"{_named(file)}: cannot be read; it is a link to a file that is not there.") from error
+        raise UserError(f"{_printable(file)}: cannot be read; it is a link to a file that is not there.") from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None)  # of the system, not of a decoder
         reason = f"cannot be read ({said})" if said else "this is not"
-        raise UserError(f"{_named(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
+        raise UserError(f"{_printable(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
     return resize(pixels, size, size).numpy()
 
 
@@ -93,13 +93,13 @@ def _pixels(content: bytes, channels: int) -> tf.Tensor:
 
 
 def _images(root: pathlib.Path, name: str) -> list[pathlib.Path]:
-    files = [file for file in sorted((root / name).iterdir()) if _shown(file)] if (root / name).is_dir() else []
+    files = [file for file in sorted((root / name).iterdir()) if _is_visible(file)] if (root / name).is_dir() else []
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not images:
         kinds = ", ".join(_kinds(files)) or "nothing"
         raise UserError(
-            f"{_named(root)}: expected images ({', '.join(SUFFIXES)}) in every class folder, received none in {name!r} "
-            f"(it holds {kinds})."
+            f"{_printable(root)}: expected images ({', '.join(SUFFIXES)}) in every class folder, received none in "
+            f"{name!r} (it holds {kinds})."
         )
     return images
 
@@ -108,12 +108,12 @@ def _say(root: pathlib.Path, names: Sequence[str], images: Sequence[pathlib.Path
     """Two lines at most: of which kinds the images are where there are several, and what was left out."""
     kinds = _kinds(images)
     if len(kinds) > 1:
-        print(f"{_named(root)}: {len(images):,} images: {', '.join(kinds)}")
+        print(f"{_printable(root)}: {len(images):,} images: {', '.join(kinds)}")
     taken = set(images)
-    everything = (file for name in names for file in (root / name).iterdir() if _shown(file))
+    everything = (file for name in names for file in (root / name).iterdir() if _is_visible(file))
     left_out = [file for file in everything if file not in taken]
     if left_out:
-        print(f"{_named(root)}: {len(left_out):,} files or folders left out: {', '.join(_kinds(left_out))}")
+        print(f"{_printable(root)}: {len(left_out):,} files or folders left out: {', '.join(_kinds(left_out))}")
 
 
 def _kinds(files: Sequence[pathlib.Path]) -> list[str]:
@@ -122,10 +122,10 @@ def _kinds(files: Sequence[pathlib.Path]) -> list[str]:
     return [f"{count:,} {kind}" for kind, count in collections.Counter(kinds).most_common()]
 
 
-def _shown(path: pathlib.Path) -> bool:
+def _is_visible(path: pathlib.Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _OF_SYSTEMS
 
 
-def _named(path: pathlib.Path) -> str:
+def _printable(path: pathlib.Path) -> str:
     """A path that can be printed."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -94,7 +94,7 @@ def digits() -> Source:
     images = (data.images[..., None] / 16).astype(np.float32)
     order = np.random.RandomState(0).permutation(len(images))
     everything = Split(images, data.target.astype(np.int32)).take(order)
-    return checked("digits", everything.take(slice(360, None)), everything.take(slice(360)), list("0123456789"))
+    return source_of("digits", everything.take(slice(360, None)), everything.take(slice(360)), list("0123456789"))
 
 
 def npz(path: str) -> Source:
@@ -103,7 +103,7 @@ def npz(path: str) -> Source:
     Raises:
         UserError: The file is missing, is not such a file, or its contents fail the checks.
     """
-    return checked(path, npz_split(path, "train"), npz_split(path, "test"))
+    return source_of(path, npz_split(path, "train"), npz_split(path, "test"))
 
 
 def npz_split(path: str, part: str) -> Split:
@@ -132,7 +132,7 @@ def tfds_source(name: str, data_dir: str | None = None, size: int | None = None)
     if size is not None:
         at_least("tfds_source.size", size, 4)
     train, test, class_names = tfds_reader.read(name, data_dir, size)
-    return checked(name, split_of(*train), split_of(*test), class_names)
+    return source_of(name, split_of(*train), split_of(*test), class_names)
 
 
 def image_folder(path: str, size: int, channels: int = 3) -> Source:
@@ -160,10 +160,10 @@ def image_folder(path: str, size: int, channels: int = 3) -> Source:
             f"received {names[0] or 'no train classes'} and {names[1] or 'no test classes'}."
         )
     train, test = (split_of(*folders.read(root, names[0], size, channels)) for root in roots)
-    return checked(path, train, test, names[0])
+    return source_of(path, train, test, names[0])
 
 
-def checked(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Source:
+def source_of(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Source:
     """A Source that is fit to train on.
 
     Raises:

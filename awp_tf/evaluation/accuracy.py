@@ -15,8 +15,8 @@ from awp_tf.infra.errors import UserError, at_least
 from awp_tf.losses import correct, misclassified
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.threats import Threat, require_fixed, require_pixels
+from awp_tf.types import Labelled
 
-Batch = tuple[tf.Tensor, tf.Tensor]
 Rows = tuple[int, list[tf.Tensor]]
 
 
@@ -91,7 +91,7 @@ class Evaluator:
         self._withstood = tf.function(self._count_robust, input_signature=signature, autograph=False)
 
     def __call__(
-        self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None
+        self, batches: Iterable[Labelled], on_batch: Callable[[int], None] = lambda images: None
     ) -> dict[str, float]:
         """Accuracy in 0..1, "clean" and under each attack: of all images, those that are right before and after it.
 
@@ -109,7 +109,7 @@ class Evaluator:
         return {name: count / total for name, count in found.items()}
 
     def count(
-        self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda images: None, first: int = 0
+        self, batches: Iterable[Labelled], on_batch: Callable[[int], None] = lambda images: None, first: int = 0
     ) -> dict[str, int]:
         """How many "images" there were, and how many of them are right: "clean" and under each attack.
 
@@ -171,7 +171,7 @@ def _regroup(parts: Iterable[Rows]) -> Iterator[list[tf.Tensor]]:
 
 
 def evaluate(
-    network: keras.Model, batches: Iterable[Batch], attacks: Mapping[str, Attack], *, seed: int = 0
+    network: keras.Model, batches: Iterable[Labelled], attacks: Mapping[str, Attack], *, seed: int = 0
 ) -> dict[str, float]:
     """Accuracy in 0..1, "clean" and under each attack; see Evaluator.
 

@@ -14,7 +14,7 @@ from awp_tf.data.batches import to_pixels
 from awp_tf.data.sources import Split
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Outcome, Runner
-from awp_tf.evaluation.state import ROBUST, EvaluationState, Run
+from awp_tf.evaluation.state import ROBUST, AttackRun, EvaluationState
 from awp_tf.infra import cpu
 from awp_tf.infra.progress import Heartbeat, Pace, duration
 from awp_tf.noise import EVALUATION, make_seed
@@ -88,7 +88,7 @@ class AttackPass:
     progress: AttackProgress
     on_progress: Callable[[], None]
 
-    def run(self, run: Run, turn: int) -> None:
+    def run(self, run: AttackRun, turn: int) -> None:
         """One run over all images that are still robust, from state.position on.
 
         Args:
@@ -115,7 +115,7 @@ class AttackPass:
             self.save()
 
     def _side_by_side(
-        self, run: Run, places: np.ndarray, report: Callable[[float, int], None]
+        self, run: AttackRun, places: np.ndarray, report: Callable[[float, int], None]
     ) -> list[tuple[Outcome, np.ndarray]]:
         """The outcome of each share, with its places."""
         shares = np.array_split(places, self.protocol.shares(len(places)))

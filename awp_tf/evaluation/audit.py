@@ -12,7 +12,7 @@ from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation import output
 from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Protocol, Subject
-from awp_tf.evaluation.sanity import Check, Sanity, black_box, verified
+from awp_tf.evaluation.sanity import Check, Sanity, black_box, verification
 from awp_tf.evaluation.state import result_of
 from awp_tf.infra import provenance
 from awp_tf.infra.errors import UserError
@@ -65,7 +65,7 @@ def audit(subject: Subject, protocol: Protocol, folder: str, *, save_adversarial
             print(f"{part}: {len(splits[part]):,} images", flush=True)
             state = assessment.run()
             results[part] = result_of(state, splits[part], cascades)
-            found = [black_box(cascades, state), verified(state, randomised=protocol.expects_randomised)]
+            found = [black_box(cascades, state), verification(state, randomised=protocol.expects_randomised)]
             checks += [check._replace(name=f"{check.name}, {part}") for check in found]
         worst = results[protocol.parts[0]].worst
         checks.append(sanity.strength(measured, worst[evenly(len(worst), protocol.check_examples)]))

@@ -48,7 +48,7 @@ def make(
         "checks": [check._asdict() for check in checks],
         "curve": curve._asdict(),
         "per_class": first.per_class(classifier.classes),
-        "attacks": {name: _described(cascade) for name, cascade in cascades.items()},
+        "attacks": {name: _description(cascade) for name, cascade in cascades.items()},
         "network": {
             "shape": list(classifier.shape),
             "classes": classifier.classes,
@@ -75,7 +75,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "An image counts as robust where it is classified correctly and no attack fooled it; *worst case* takes all "
         "attacks together, image by image. Adversarial images were saved, read back and classified anew.",
         "## What was attacked",
-        _attacked(card),
+        _subject_table(card),
         "## How",
         *(_attack_text(name, attack) for name, attack in card["attacks"].items()),
         f"Seed {card['seed']}, batches of {card['batch_size']}.",
@@ -116,7 +116,7 @@ def _verdict(card: Mapping[str, Any]) -> str:
     return f"**Not to be trusted: {'; '.join(failed)}.**" if failed else "All checks passed."
 
 
-def _attacked(card: Mapping[str, Any]) -> str:
+def _subject_table(card: Mapping[str, Any]) -> str:
     network, images = card["network"], card["images"]
     size = f"{network['parameters']:,} parameters, {network['classes']} classes"
     rows = [
@@ -129,16 +129,16 @@ def _attacked(card: Mapping[str, Any]) -> str:
     return table(["", ""], rows)
 
 
-def _described(cascade: Cascade) -> dict[str, Any]:
+def _description(cascade: Cascade) -> dict[str, Any]:
     searches = {attack: repr(search) for attack, search in cascade.searches.items()}
     return {"searches": searches, "remarks": list(cascade.remarks)}
 
 
 def _seconds(card: Mapping[str, Any], part: str, cascade: str, attack: str) -> float:
-    spent = card["seconds"][part]
+    seconds = card["seconds"][part]
     return sum(
         value
-        for key, value in spent.items()
+        for key, value in seconds.items()
         if key == f"{cascade}/{attack}" or (not attack and key.startswith(f"{cascade}/"))
     )
 

@@ -13,9 +13,8 @@ from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Subject
 from awp_tf.evaluation.sanity import AccuracyCurve
 from awp_tf.evaluation.state import SplitResult
-from awp_tf.infra import tensorboard as drawing
 from awp_tf.infra.files import write_arrays, write_bytes, write_text
-from awp_tf.infra.tensorboard import Board
+from awp_tf.infra.tensorboard import Board, not_fatal
 
 CARD = "evaluation.json"
 _SHOWN = 8  # examples in the picture
@@ -41,8 +40,8 @@ def write(
             for name in results[part].robust:
                 file = adversarial_file(name, prefixes[part])
                 assessment.keep(name, results[part].fooled(name), path / file)
-    with drawing.pictures("the pictures of the evaluation"):
-        drawn = _drawn(card, subject, parts[first], results[first])
+    with not_fatal("the pictures of the evaluation"):
+        drawn = _draw(card, subject, parts[first], results[first])
         for name, picture in drawn.items():
             write_bytes(path / f"evaluation_{name}.png", picture)
         _log(path, card, drawn)
@@ -53,7 +52,7 @@ def adversarial_file(name: str, prefix: str = "") -> str:
     return f"adversarial_{prefix.replace('/', '_')}{name}.npy"
 
 
-def _drawn(card: Card, subject: Subject, assessment: Assessment, result: SplitResult) -> dict[str, bytes]:
+def _draw(card: Card, subject: Subject, assessment: Assessment, result: SplitResult) -> dict[str, bytes]:
     """Pictures by name; examples only where an image was fooled."""
     accuracy = card["accuracy"][next(iter(card["accuracy"]))]
     drawn = {

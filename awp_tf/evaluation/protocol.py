@@ -24,8 +24,8 @@ class Protocol:
 
     Attributes:
         threat: The ball.
-        attacks: Names, as a list or joined by commas (see awp_tf.attacks.autoattack.named; also
-            "transfer"), or Search and AutoAttack objects. Each is measured on all images that are classified correctly.
+        attacks: Names, as a list or joined by commas (see awp_tf.attacks.autoattack.ATTACKS), or Search and AutoAttack
+            objects. Each is measured on all images that are classified correctly.
         relative_step_size: Of PGD and CW, as a fraction of epsilon.
         examples: On at most so many images of a split, spread evenly; None is all.
         splits: "test", "train", or "both": then the robust generalisation gap is reported too.

@@ -159,10 +159,10 @@ class Sanity:
     def _attack(self, steps: int) -> Callable[..., tf.Tensor]:
         """One trace for all epsilons, kept as long as this object."""
         if steps not in self._attacks:
-            self._attacks[steps] = self._traced(steps)
+            self._attacks[steps] = self._trace(steps)
         return self._attacks[steps]
 
-    def _traced(self, steps: int) -> Callable[..., tf.Tensor]:
+    def _trace(self, steps: int) -> Callable[..., tf.Tensor]:
         def wrong(x: tf.Tensor, labels: tf.Tensor, image: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
             threat = dataclasses.replace(self.threat, epsilon=epsilon)  # type: ignore[type-var]
             seeds = ImageSeeds(make_seed(self.seed, EVALUATION).key, image)
@@ -203,7 +203,7 @@ def black_box(cascades: Mapping[str, Cascade], state: EvaluationState) -> Check:
     return Check("black box", share <= _BLACK_BOX_SLACK, detail)
 
 
-def verified(state: EvaluationState, *, randomised: bool) -> Check:
+def verification(state: EvaluationState, *, randomised: bool) -> Check:
     """Images that were claimed to be fooled, were not when read back, and were not fooled later either."""
     bad = int(np.sum(state.rejected & (state.fooled_by == ROBUST)))
     counted = int(np.sum(state.fooled_by > ROBUST))

@@ -19,7 +19,7 @@ from awp_tf.infra.files import read_arrays, write_arrays
 ROBUST, CLEAN_ERROR = -1, -2
 
 
-class Run(NamedTuple):
+class AttackRun(NamedTuple):
     """One pass of a search: towards the class of one rank, with one restart."""
 
     attack: str
@@ -28,10 +28,10 @@ class Run(NamedTuple):
     restart: int
 
 
-def runs_of(cascade: Cascade) -> list[Run]:
+def runs_of(cascade: Cascade) -> list[AttackRun]:
     """What a cascade does, in order: attacks, then target ranks (1 is the likeliest wrong class), then restarts."""
     return [
-        Run(attack, search, target, restart)
+        AttackRun(attack, search, target, restart)
         for attack, search in cascade.searches.items()
         for target, restart in itertools.product(range(1, max(search.targets, 1) + 1), range(search.restarts))
     ]

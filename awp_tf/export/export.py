@@ -43,7 +43,7 @@ def export(servable: Servable, settings: Export, base: str, *, version: int | No
     model = root / servable.model
     check_version(model, version)
     optional("tensorflow_serving.apis.predict_pb2", "serving")  # known before a graph is traced
-    network = checked_network(servable)
+    network = read_network(servable)
     with staging(model, version, settings.keep) as (folder, number):
         served = ServingModule(network, servable.class_names, settings.limits)
         tf.saved_model.save(served.module, str(folder), signatures=served.signatures(floats=settings.floats))
@@ -54,7 +54,7 @@ def export(servable: Servable, settings: Export, base: str, *, version: int | No
     return model / str(number)
 
 
-def checked_network(servable: Servable) -> keras.Model:
+def read_network(servable: Servable) -> keras.Model:
     """Reads the network.
 
     Raises:

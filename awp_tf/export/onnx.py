@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.export.export import checked_network, write_card
+from awp_tf.export.export import read_network, write_card
 from awp_tf.export.parity import tolerance
 from awp_tf.export.settings import Servable
 from awp_tf.infra.errors import UserError, optional
@@ -30,7 +30,7 @@ def export_onnx(servable: Servable, base: str) -> pathlib.Path:
     path = pathlib.Path(base) / f"{servable.model}.onnx"
     if path.exists():
         raise UserError(f"{path}: is there already and is not overwritten; choose another model name or folder.")
-    network = checked_network(servable)
+    network = read_network(servable)
 
     spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
 

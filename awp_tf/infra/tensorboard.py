@@ -81,7 +81,7 @@ def adversarial_grid(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def pictures(what: str) -> Iterator[None]:
+def not_fatal(what: str) -> Iterator[None]:
     """Nothing that is drawn may cost a result: where it fails, that is said, and work goes on."""
     try:
         yield

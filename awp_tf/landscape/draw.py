@@ -5,7 +5,6 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +17,7 @@ from awp_tf.infra import cpu, provenance
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_arrays, write_bytes, write_text
 from awp_tf.infra.progress import duration
-from awp_tf.infra.result_folder import ResultFolder
+from awp_tf.infra.result_folder import Content, ResultFolder
 from awp_tf.infra.signals import Interrupt
 from awp_tf.infra.tensorboard import Board
 from awp_tf.landscape.figures import draw_figures
@@ -27,8 +26,6 @@ from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Meter, Survey
 from awp_tf.networks.classifier import digest, keras_file, of_keras
-
-Content = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

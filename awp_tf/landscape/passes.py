@@ -1,4 +1,4 @@
-"""The adversarial loss of a network at any weights, over a set of images."""
+"""The adversarial loss of a network at any weights, over a set of images; and directions in which weights move."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from awp_tf import noise
 from awp_tf.attacks import Attack, Clean, untargeted
 from awp_tf.functional import bind, read, robust
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
-from awp_tf.types import Weights
+from awp_tf.perturbations import AWP
+from awp_tf.types import Gradient, Labelled, Weights
 
-Batch = tuple[tf.Tensor, tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -59,7 +60,9 @@ class Passes:
         self._ascend = tf.function(self._gradient_pure, input_signature=signature, autograph=False)
         self._craft = tf.function(self._craft_pure, input_signature=signature, autograph=False)
 
-    def height(self, weights: Weights, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> Height:
+    def height(
+        self, weights: Weights, batches: Sequence[Labelled], on_batch: Callable[[], None] = lambda: None
+    ) -> Height:
         """The mean over images of the loss at weights, at images found by attacking the network there.
 
         Args:
@@ -68,7 +71,7 @@ class Passes:
             on_batch: Called after each batch; may raise.
         """
         loss, hits, total = 0.0, 0, 0
-        for x, y, image in _numbered(batches):
+        for x, y, image in _with_places(batches):
             losses, right = self._measure(list(weights), x, y, image)
             loss += float(np.sum(losses.numpy(), dtype=np.float64))
             hits += int(np.sum(right))
@@ -77,20 +80,20 @@ class Passes:
         return Height(loss / total, hits / total)
 
     def gradient(
-        self, weights: Weights, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None
+        self, weights: Weights, batches: Sequence[Labelled], on_batch: Callable[[], None] = lambda: None
     ) -> list[tf.Tensor]:
         """The gradient of height().loss in the weights, up to a factor."""
         total = [tf.zeros_like(w) for w in weights]
-        for x, y, image in _numbered(batches):
+        for x, y, image in _with_places(batches):
             part = self._ascend(list(weights), x, y, image)
             total = [t + p for t, p in zip(total, part, strict=True)]
             on_batch()
         return total
 
-    def craft(self, batches: Sequence[Batch], on_batch: Callable[[], None] = lambda: None) -> list[Batch]:
+    def craft(self, batches: Sequence[Labelled], on_batch: Callable[[], None] = lambda: None) -> list[Labelled]:
         """The batches with images replaced by adversarial ones of the network as it is."""
         result = []
-        for x, y, image in _numbered(batches):
+        for x, y, image in _with_places(batches):
             result.append((self._craft(self.weights, x, y, image), y))
             on_batch()
         return result
@@ -120,9 +123,47 @@ class Passes:
         return gradients
 
 
-def _numbered(batches: Sequence[Batch]) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+def _with_places(batches: Sequence[Labelled]) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """The batches, each with the places of its images among all, [B]."""
     first = 0
     for x, y in batches:
         yield x, y, tf.range(first, first + len(y), dtype=tf.int64)
         first += len(y)
+
+
+def random_direction(weights: Weights, seed: noise.Seed) -> list[tf.Tensor]:
+    """A Gaussian direction, filter-normalised (Li et al., NeurIPS 2018, section 4; Wu et al., NeurIPS 2020, section 3).
+
+    Every filter of the direction (last axis: output channel or neuron) gets the length of that filter of
+    the weights. Tensors of rank 1 (biases, BatchNorm) do not move.
+    """
+    return [_filter_normalise(w, seed.fold(layer)) for layer, w in enumerate(weights)]
+
+
+def awp_direction(weights: Weights, gradient: Gradient, seed: noise.Seed) -> list[tf.Tensor]:
+    """The direction of adversarial weight perturbation: layer by layer ||w|| g / ||g||.
+
+    Args:
+        weights: Where it starts.
+        gradient: Of the adversarial loss.
+        seed: What the search's noise depends on.
+    """
+    (nearby,) = AWP(gamma=1.0, steps=1)(weights, gradient, seed)
+    return [n - w for n, w in zip(nearby, weights, strict=True)]
+
+
+def shift(weights: Weights, directions: Sequence[Weights], coefficients: Sequence[float]) -> list[tf.Tensor]:
+    """W + sum of coefficient x direction; nothing is written to a variable."""
+    result = list(weights)
+    for coefficient, direction in zip(coefficients, directions, strict=True):
+        result = [w + tf.cast(coefficient, w.dtype) * d for w, d in zip(result, direction, strict=True)]
+    return result
+
+
+def _filter_normalise(weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
+    if weight.shape.rank < 2:
+        return tf.zeros_like(weight)
+    direction = noise.normal(seed, weight)
+    axes = list(range(weight.shape.rank - 1))
+    size, own = (tf.sqrt(tf.reduce_sum(tf.square(t), axes, keepdims=True)) for t in (weight, direction))
+    return direction * size / (own + 1e-10)

@@ -13,11 +13,10 @@ from awp_tf.attacks import PGD, Attack
 from awp_tf.infra import cpu
 from awp_tf.infra.files import read_arrays, write_arrays
 from awp_tf.infra.progress import Heartbeat, Pace, duration
-from awp_tf.landscape.directions import awp_direction, random_direction, shift
-from awp_tf.landscape.passes import Batch, Height, Passes
+from awp_tf.landscape.passes import Height, Passes, awp_direction, random_direction, shift
 from awp_tf.landscape.settings import Curve, Landscape
 from awp_tf.noise import WEIGHTS, make_seed
-from awp_tf.types import Weights
+from awp_tf.types import Labelled, Weights
 
 Heights = dict[str, np.ndarray]
 
@@ -37,8 +36,8 @@ class Survey:
     """
 
     passes: Passes
-    own: Sequence[Batch]
-    other: Sequence[Batch]
+    own: Sequence[Labelled]
+    other: Sequence[Labelled]
     settings: Landscape
     file: pathlib.Path
     on_passes: Callable[[int], None]
@@ -49,7 +48,7 @@ class Survey:
         found = self._found()
         for name, batches in (("start", self.own), ("other", self.other)):
             if name not in found:
-                found[name] = np.array([self.passes.height(self.passes.weights, batches, self._attacked)])
+                found[name] = np.array([self.passes.height(self.passes.weights, batches, self._count_attack)])
                 write_arrays(self.file, found)
         for curve in self.settings.curves:
             heights = found.setdefault(curve.name, np.full([len(curve.coefficients), 2], np.nan))
@@ -60,7 +59,7 @@ class Survey:
         return found
 
     def done(self) -> int:
-        """Passes of a batch that an earlier session has made, as counted by cost()."""
+        """Passes of a batch that an earlier process has made, as counted by cost()."""
         found, own = self._found(), len(self.own)
         curves = [curve for curve in self.settings.curves if curve.name in found]
         points = [~np.isnan(found[curve.name][:, 0]) & curve.coefficients.any(axis=1) for curve in curves]
@@ -70,10 +69,10 @@ class Survey:
         first = own * ("start" in found) + len(self.other) * ("other" in found)
         return sum(made) + first * passes_at(self.settings)
 
-    def _attacked(self) -> None:
+    def _count_attack(self) -> None:
         self.on_passes(passes_at(self.settings))
 
-    def _looked_at(self) -> None:
+    def _count_pass(self) -> None:
         self.on_passes(1)
 
     def _found(self) -> Heights:
@@ -82,10 +81,10 @@ class Survey:
     def _visit(self, curve: Curve, heights: np.ndarray, save: Callable[[], None]) -> None:
         """Fills in what is missing of a curve, several points at a time."""
         directions = [self._direction(name) for name in curve.directions]
-        passes, batches, on_batch = self.passes, self.own, self._attacked
+        passes, batches, on_batch = self.passes, self.own, self._count_attack
         if curve.fixed:
-            passes, on_batch = self.passes.without_attack(), self._looked_at
-            batches = self.passes.craft(self.own, self._attacked)
+            passes, on_batch = self.passes.without_attack(), self._count_pass
+            batches = self.passes.craft(self.own, self._count_attack)
 
         def visit(place: int) -> Height:
             weights = shift(self.passes.weights, directions, curve.coefficients[place])
@@ -102,7 +101,7 @@ class Survey:
         if name == "awp":
             return awp_direction(
                 self.passes.weights,
-                lambda weights: self.passes.gradient(weights, self.own, self._attacked),
+                lambda weights: self.passes.gradient(weights, self.own, self._count_attack),
                 make_seed(self.settings.seed, WEIGHTS),
             )
         return random_direction(self.passes.weights, make_seed(self.settings.seed, WEIGHTS, int(name.split()[1])))
@@ -129,7 +128,7 @@ def cost(settings: Landscape, own: int, other: int) -> int:
 
 
 def weight_landscape(
-    network: keras.Model, batches: Sequence[Batch], attack: Attack, *, alphas: Sequence[float], seed: int = 0
+    network: keras.Model, batches: Sequence[Labelled], attack: Attack, *, alphas: Sequence[float], seed: int = 0
 ) -> np.ndarray:
     """g(alpha), the mean adversarial loss at w + alpha d along one random direction d.
 
@@ -175,7 +174,7 @@ class Meter:
             flush=True,
         )
 
-    def begin(self, passes: Passes, batch: Batch) -> None:
+    def begin(self, passes: Passes, batch: Labelled) -> None:
         """Measures a batch of the first network, and says how long all will take."""
         if self._begun:
             return

@@ -39,11 +39,11 @@ class Worker:
             UserError: A command failed; its log says why.
             Interrupted: A signal came; it was passed on, and the commands have saved their state.
         """
-        spent = self._runs / f"{name}.seconds.json"
+        file = self._runs / f"{name}.seconds.json"
         for command, arguments in commands.items():
-            with _add_time(spent, command):
+            with _add_time(file, command):
                 self._start(arguments, self._runs / f"{name}.log")
-        seconds: dict[str, float] = json.loads(spent.read_text(encoding="utf-8"))
+        seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
         return seconds
 
     def _start(self, command: Sequence[str], log: pathlib.Path) -> None:

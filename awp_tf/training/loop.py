@@ -14,7 +14,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, Pace, duration
 from awp_tf.infra.signals import Interrupt, Interrupted
-from awp_tf.infra.tensorboard import Board, pictures
+from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
 from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
 from awp_tf.training.run import epoch_file
@@ -113,7 +113,7 @@ class Loop:
                 interrupt.check()
             self._fetch()
             self._training.pause()
-            self._finish_epoch(self._measured(interrupt))
+            self._finish_epoch(self._measure(interrupt))
             self._training.resume()
 
     def _distributed_data(self) -> Any:
@@ -149,7 +149,7 @@ class Loop:
         rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
         means = {name: float(np.mean([values[name] for values in logs])) for name in logs[0]}
         means["train/loss"] = means.pop("loss")
-        with pictures("TensorBoard's curves of these steps"):
+        with not_fatal("TensorBoard's curves of these steps"):
             self._board.scalars(self.progress.step, {**means, "learning_rate": rate, "speed/images_per_second": speed})
 
     def _refuse_non_finite(self, step: int, loss: float) -> None:
@@ -159,7 +159,7 @@ class Loop:
                 f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new folder."
             )
 
-    def _measured(self, interrupt: Interrupt) -> dict[str, float]:
+    def _measure(self, interrupt: Interrupt) -> dict[str, float]:
         """Accuracies of the network as it stands, where they are due."""
         epoch = self.progress.epoch + 1
         if epoch % self._validate_every and epoch != self._epochs:
@@ -171,7 +171,7 @@ class Loop:
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
         progress.sums, progress.epoch = {}, epoch
-        better = measured and self._improved(values)
+        better = measured and self._is_best(values)
         if better:
             progress.best_epoch = epoch
             save_network(self._trainer.averaged.network, self._folder / "best.keras")
@@ -186,13 +186,13 @@ class Loop:
         progress.history.append({"epoch": epoch, "step": progress.step, **values})
         write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
         self._checkpoints.save()
-        with pictures("TensorBoard's curves and images of this epoch"):
+        with not_fatal("TensorBoard's curves and images of this epoch"):
             self._board.scalars(progress.step, values)
             if measured:
                 self._after_epoch(self._board, progress.step)
         self._print_epoch(values, better)
 
-    def _improved(self, values: dict[str, float]) -> bool:
+    def _is_best(self, values: dict[str, float]) -> bool:
         """Whether these are the best accuracies so far; then they are remembered."""
         progress, found = self.progress, (values[f"validation/{self._best_by}"], values["validation/clean"])
         better = found > (progress.best, progress.best_clean)

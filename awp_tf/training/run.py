@@ -10,10 +10,10 @@ from typing import ClassVar, Self
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
 from awp_tf.infra.result_folder import Content, Fingerprint, ResultFolder, lock
-from awp_tf.infra.tensorboard import Board, pictures
+from awp_tf.infra.tensorboard import Board, not_fatal
 
 FinalTest = dict[str, dict[str, float]]
-Identity = Mapping[str, object]
+DataIdentity = Mapping[str, object]
 
 Parts = Mapping[str, str]
 
@@ -40,7 +40,7 @@ class RunFolder(ResultFolder):
         return cls(path, "result.json", "a run", fingerprint, tuple(fingerprint))
 
     @contextlib.contextmanager
-    def begin(self, hparams: Mapping[str, str | int | float], data: Identity) -> Iterator[None]:
+    def begin(self, hparams: Mapping[str, str | int | float], data: DataIdentity) -> Iterator[None]:
         """Makes the folder, unless it is there already, and keeps other processes out of it.
 
         Args:
@@ -60,14 +60,14 @@ class RunFolder(ResultFolder):
     def clear(self) -> None:
         """Keeps everything: checkpoints tell how training went."""
 
-    def _write_first_files(self, hparams: Mapping[str, str | int | float], data: Identity) -> None:
+    def _write_first_files(self, hparams: Mapping[str, str | int | float], data: DataIdentity) -> None:
         config = self.fingerprint["configuration"]
         write_text(self.path / _DATA, json.dumps(data, indent=1) + "\n")
         (self.path / _PARTS).unlink(missing_ok=True)  # perhaps of a start that was killed at once
         if self.fingerprint["import"]:
             write_text(self.path / _PARTS, self.fingerprint["import"])
         write_text(self.path / _CONFIG, config)
-        with pictures("TensorBoard's page of the configuration"):
+        with not_fatal("TensorBoard's page of the configuration"):
             board = Board(self.path / "tensorboard")
             board.text("config", "\n".join(f"    {line}" for line in config.splitlines()))
             board.hparams(hparams)
@@ -128,7 +128,7 @@ def _text(parts: Parts) -> str:
     return json.dumps(dict(sorted(parts.items())), indent=1) + "\n" if parts else ""
 
 
-def require_same_data(path: pathlib.Path, data: Identity) -> None:
+def require_same_data(path: pathlib.Path, data: DataIdentity) -> None:
     """Compares data with those that a run began with; runs of older versions remember nothing.
 
     Args:
@@ -140,7 +140,7 @@ def require_same_data(path: pathlib.Path, data: Identity) -> None:
     """
     if not (path / _DATA).is_file():
         return
-    trained: Identity = json.loads((path / _DATA).read_text(encoding="utf-8"))
+    trained: DataIdentity = json.loads((path / _DATA).read_text(encoding="utf-8"))
     for name, there in trained.items():
         if data.get(name) != there:
             raise UserError(

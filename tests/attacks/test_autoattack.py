@@ -21,8 +21,8 @@ def assessed(network, labels, cascades, threat, folder, classes, **settings):
     classifier = Classifier("mlp", network, tuple(network.x.shape[1:]), classes, "")
     split = Split(network.x.numpy(), np.asarray(labels, np.int32))
     protocol = Protocol(threat=threat, **{"batch_size": 16, **settings})
-    ledger = Assessment(classifier, split, cascades, protocol, folder).run()
-    return result_of(ledger, split, cascades)
+    state = Assessment(classifier, split, cascades, protocol, folder).run()
+    return result_of(state, split, cascades)
 
 
 def examples(classes):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.data import Split, digits, image_folder, npz
-from awp_tf.data.sources import checked
+from awp_tf.data.sources import source_of
 from awp_tf.infra.errors import UserError
 
 
@@ -132,8 +132,8 @@ def test_a_class_that_has_a_name_has_training_images():
     x, y = arrays()
     split = Split(x, y.astype("int32"))
     with pytest.raises(UserError, match="expected training images of every class, received none of class d"):
-        checked("it", split, split, ["a", "b", "c", "d"])
-    source = checked("it", split, split, ["a", "b", "c"])
+        source_of("it", split, split, ["a", "b", "c", "d"])
+    source = source_of("it", split, split, ["a", "b", "c"])
     assert source.classes == 3
     assert tf.constant(source.train.labels).dtype == tf.int32
 
@@ -162,7 +162,7 @@ def test_identities_are_no_classes():
     with pytest.raises(
         UserError, match=r"expected labels 0\.\.K-1 that count the classes, received labels up to 5000002"
     ):
-        checked("it", split, split, [])
+        source_of("it", split, split, [])
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.3, 0.9, -1])

@@ -18,7 +18,7 @@ def test_an_attack_has_a_last_line_and_now_and_then_one_before(capsys, monkeypat
     later = AttackProgress("apgd-t", images=80, total=100, runs=4, done=0.5)
     now["time"] = 60.0
     later.report(3, 0.0, 55)
-    assert "at most 0m30s left" in capsys.readouterr().out  # of its own pace, not of what an earlier session did
+    assert "at most 0m30s left" in capsys.readouterr().out  # of its own pace, not of what an earlier process did
     now["time"] = 80.0
     shown.end(50)
     assert "100 %  50 of 100 still robust (50.00 %)  1 images/s  1m20s" in capsys.readouterr().out

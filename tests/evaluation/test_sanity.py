@@ -12,7 +12,7 @@ from golden import mlp
 from awp_tf.attacks import PGD, LastIterate, Square
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data import Split
-from awp_tf.evaluation.sanity import Sanity, black_box, verified
+from awp_tf.evaluation.sanity import Sanity, black_box, verification
 from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState
 from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import L2, Linf
@@ -102,36 +102,36 @@ def test_noise_is_expected_where_it_is_declared(network):
 WHITE, BLACK = LastIterate(PGD(Linf(8 / 255))), Square(Linf(8 / 255))
 
 
-def ledger_of(*fooled_by):
+def state_of(*fooled_by):
     return EvaluationState(np.zeros((len(fooled_by[0]), 2), int), np.array(fooled_by))
 
 
 def test_a_black_box_that_fools_more_is_a_sign():
     cascade = {"both": Cascade({"pgd": WHITE, "square": BLACK})}
     masked = [1] * 10 + [0] * 10 + [ROBUST] * 480
-    assert not black_box(cascade, ledger_of(masked)).passed
-    assert "10 images (2.00 %)" in black_box(cascade, ledger_of(masked)).detail
-    assert black_box(cascade, ledger_of([1] + [0] * 19 + [ROBUST] * 480)).passed
+    assert not black_box(cascade, state_of(masked)).passed
+    assert "10 images (2.00 %)" in black_box(cascade, state_of(masked)).detail
+    assert black_box(cascade, state_of([1] + [0] * 19 + [ROBUST] * 480)).passed
     alone = {"pgd": Cascade({"pgd": WHITE}), "square": Cascade({"square": BLACK})}
-    assert not black_box(alone, ledger_of([ROBUST] * 100, [0] * 100)).passed
-    assert black_box(alone, ledger_of([0] * 100, [0] * 50 + [ROBUST] * 50)).passed
+    assert not black_box(alone, state_of([ROBUST] * 100, [0] * 100)).passed
+    assert black_box(alone, state_of([0] * 100, [0] * 50 + [ROBUST] * 50)).passed
 
 
 def test_a_black_box_that_came_first_proves_nothing():
     first = Cascade({"square": BLACK, "pgd": WHITE})
-    assert black_box({"both": first}, ledger_of([0] * 100)).passed
-    assert black_box({"both": first, "spsa": Cascade({"spsa": BLACK})}, ledger_of([0] * 100, [0] * 100)).passed
+    assert black_box({"both": first}, state_of([0] * 100)).passed
+    assert black_box({"both": first, "spsa": Cascade({"spsa": BLACK})}, state_of([0] * 100, [0] * 100)).passed
 
 
 def test_rejected_images_are_a_sign():
-    state = ledger_of([0, 0, CLEAN_ERROR, ROBUST])
-    assert verified(state, randomised=False).passed
-    assert "2 adversarial images" in verified(state, randomised=False).detail
+    state = state_of([0, 0, CLEAN_ERROR, ROBUST])
+    assert verification(state, randomised=False).passed
+    assert "2 adversarial images" in verification(state, randomised=False).detail
     state.rejected[0, 0] = True  # and fooled again later
-    assert verified(state, randomised=False).passed
+    assert verification(state, randomised=False).passed
     state.rejected[0, 3] = True
-    assert not verified(state, randomised=False).passed
-    assert verified(state, randomised=True).passed
+    assert not verification(state, randomised=False).passed
+    assert verification(state, randomised=True).passed
 
 
 def test_what_was_looked_at_is_not_kept_alive(network):

@@ -25,7 +25,7 @@ from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, small_cnn
 from pipelines import _cli
-from tools.serving_speed import compare
+from tools.benchmark import compare_serving
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMPILER = shutil.which("g++")
@@ -95,7 +95,7 @@ def test_onnx_runtime_answers_as_the_network_does(servable, tmp_path):
 @pytest.mark.slow
 def test_speed_is_compared_in_turns(servable, tmp_path):
     folder = export(servable, Export(), str(tmp_path / "serving"))
-    text = compare(str(folder), str(servable.network), [1, 2], runs=3)
+    text = compare_serving(str(folder), str(servable.network), [1, 2], runs=3)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert [line[:2] for line in lines] == [[n, name] for n in "12" for name in ("exported", "predict_on_batch")]
     assert all(float(line[2]) > 0 and float(line[3].split()[0]) <= float(line[4].split()[0]) for line in lines)

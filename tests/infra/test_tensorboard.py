@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from awp_tf.infra.tensorboard import Board, pictures
+from awp_tf.infra.tensorboard import Board, not_fatal
 
 PICTURE = "validation/clean, adversarial, difference"
 
@@ -52,6 +52,6 @@ def test_a_curve_does_not_run_back_where_a_run_goes_on_from_an_earlier_step(torn
 
 
 def test_a_picture_that_fails_costs_nothing_and_is_said(capsys):
-    with pictures("a picture"):
+    with not_fatal("a picture"):
         raise ValueError("Expected end of text\nand more")
     assert capsys.readouterr().err.startswith("warning: a picture could not be drawn (Expected end of text)")

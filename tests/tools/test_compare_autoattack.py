@@ -9,7 +9,7 @@ import tensorflow as tf
 import awp_tf.networks
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18
-from tools import official_autoattack, torch_preact_resnet
+from tools import official_autoattack
 
 ROOT = pathlib.Path(__file__).parents[2]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -20,7 +20,7 @@ def test_the_pytorch_network_agrees(rng):
     network = preact_resnet18(shape=(16, 16, 3), classes=7, width=6, mean=MEAN, std=STD)
     for variable in network.weights:  # running statistics too, which start at 0 and 1
         variable.assign(tf.abs(tf.random.stateless_normal(variable.shape, [1, len(variable.shape)])) * 0.3 + 0.05)
-    twin = torch_preact_resnet.load(awp_tf.networks.dump_torch_weights(network), MEAN, STD)
+    twin = official_autoattack.torch_network(awp_tf.networks.dump_torch_weights(network), MEAN, STD)
     x = rng.random((3, 16, 16, 3)).astype(np.float32)
     with torch.no_grad():
         logits = twin(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
@@ -30,7 +30,7 @@ def test_the_pytorch_network_agrees(rng):
 def test_other_weights_are_refused():
     pytest.importorskip("torch", reason="needs the extra torch")
     with pytest.raises(UserError, match="expected the weights of a preact_resnet18"):
-        torch_preact_resnet.load({"fc.weight": np.zeros((3, 3))}, None, None)
+        official_autoattack.torch_network({"fc.weight": np.zeros((3, 3))}, None, None)
 
 
 def test_the_official_log_is_understood():
