@@ -15,7 +15,7 @@ from awp_tf.attacks.search import Found
 from awp_tf.data import Split
 from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Protocol
-from awp_tf.evaluation.sanity import verified
+from awp_tf.evaluation.sanity import verification
 from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, gaps, result_of, runs_of
 from awp_tf.infra.errors import UserError
 from awp_tf.networks.classifier import Classifier
@@ -167,7 +167,7 @@ def test_what_does_not_stand_goes_on_to_the_next_attack(network, split, tmp_path
     state = assessment(network, split, tmp_path / "state", {"both": cascade}).run()
     alone = assessment(network, split, tmp_path / "alone", {"short": CASCADES["short"]}).run()
     np.testing.assert_array_equal(state.fooled_by == ROBUST, alone.fooled_by == ROBUST)
-    assert verified(state, randomised=False).detail.endswith(
+    assert verification(state, randomised=False).detail.endswith(
         f"{(alone.fooled_by == ROBUST).sum()} others were not, and count as robust"
     )
 
@@ -186,7 +186,7 @@ def test_on_a_randomised_network_luck_is_no_success(network, split, tmp_path):
         done = Assessment(classifier, easy, {name: cascade}, Protocol(threat=threat), tmp_path / name)
         state = done.run()
         found[name] = float((state.fooled_by == ROBUST).sum() / max((state.fooled_by != CLEAN_ERROR).sum(), 1))
-        assert verified(state, randomised=True).passed
+        assert verification(state, randomised=True).passed
     assert found["tiny"] > 0.5
     assert found["hard"] < 0.2
 

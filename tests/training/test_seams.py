@@ -97,7 +97,7 @@ def test_the_best_clean_accuracy_survives_a_stop(tmp_path):
 @pytest.mark.parametrize(("attack", "by"), [(Clean(), "clean"), (ATTACK, "robust")])
 def test_a_recipe_without_an_attack_chooses_by_clean_accuracy_and_says_so(attack, by, tmp_path, monkeypatch, capsys):
     chosen = []
-    monkeypatch.setattr(Loop, "_improved", lambda self, values: chosen.append(self._best_by) or True)
+    monkeypatch.setattr(Loop, "_is_best", lambda self, values: chosen.append(self._best_by) or True)
     run(tmp_path / "a", epochs=1, of=recipe(method=Standard() if by == "clean" else AT(), attack=attack))
     assert chosen == [by]
     assert f"best.keras (highest {by} accuracy on validation images)" in capsys.readouterr().out
