@@ -71,7 +71,7 @@ def _draw(card: Card, subject: Subject, assessment: Assessment, result: SplitRes
         adversarial = assessment.adversarial(name)[places]
         given = assessment.predictions(adversarial)
         names = subject.class_names or [str(k) for k in range(subject.classifier.classes)]
-        titles = [f"{names[result.labels[p]]} → {names[k]}" for p, k in zip(places, given, strict=True)]
+        titles = [f"{names[result.labels[p]]}\n→ {names[k]}" for p, k in zip(places, given, strict=True)]
         drawn["examples"] = pictures.examples(assessment.pixels(places).numpy(), adversarial, titles)
     return drawn
 
