@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from awp_tf import replicas
 from awp_tf.infra.errors import UserError, of_assertion
 from awp_tf.threats import require_pixels
 from awp_tf.types import Batch
@@ -32,6 +33,16 @@ def examples(batch: tuple[tf.Tensor, ...], classes: int) -> Batch:
     labels = _classes(y, classes) if tf.as_dtype(y.dtype).is_integer else _probabilities(y, classes, x.dtype)
     weight = tf.ones(tf.shape(x)[:1], x.dtype) if sample_weight is None else tf.reshape(sample_weight, [-1])
     return Batch(require_pixels(x), labels, tf.cast(weight, x.dtype))
+
+
+def share_of(batch: Batch) -> Batch:
+    """A replica's share, with its place, and weights that make a sum over it the mean over the global batch.
+
+    As in Keras, the mean is over the examples, not over their weights; replicas may have unequal shares.
+    """
+    first, everything = replicas.place(tf.shape(batch.x)[0])
+    mean_share = tf.cast(everything, batch.weight.dtype) / replicas.count()
+    return batch._replace(weight=batch.weight / mean_share, first=first)
 
 
 def _classes(y: tf.Tensor, classes: int) -> tf.Tensor:

@@ -67,6 +67,19 @@ class Recorder:
         logits, self.state = self._network.stateless_call(self._weights, self.state, x, training=True)
         return logits
 
+    def with_features(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(Logits [B, K], what the last layer made them of [B, J]) of x [B, H, W, C].
+
+        Raises:
+            UserError: The network does not end in a dense layer without activation.
+        """
+        both = keras.Model(self._network.inputs, [self._network.outputs[0], _last_dense(self._network).input])
+        with_its_weights = _in_order(both.trainable_variables, self._network.trainable_variables, self._weights)
+        with_its_state = _in_order(both.non_trainable_variables, self._network.non_trainable_variables, self.state)
+        (logits, features), state = both.stateless_call(with_its_weights, with_its_state, x, training=True)
+        self.state = _in_order(self._network.non_trainable_variables, both.non_trainable_variables, state)
+        return logits, features
+
 
 def read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
     """The values of variables as tensors (the local copy, inside a replica)."""
@@ -128,11 +141,44 @@ def require_synchronizable(network: keras.Model, *, jit: bool, in_loop: bool) ->
         raise UserError(f"{network.name}: synchronized=True on several devices does not work with {why}.")
 
 
+def require_smooth(network: keras.Model) -> None:
+    """Raises UserError where second derivatives of a network in training mode are not what they seem.
+
+    ReLU and maximum pooling have kinks, which derivatives do not see; Keras' BatchNormalization stops a gradient inside
+    its variance (tf.nn.moments), so its first derivatives are right and its second ones wrong.
+    """
+    for layer in network._flatten_layers():  # noqa: SLF001
+        activation = getattr(getattr(layer, "activation", None), "__name__", "").lower()
+        kind = type(layer).__name__
+        if (
+            kind == "BatchNormalization"
+            or "relu" in (activation, kind.lower())
+            or kind.startswith(("MaxPool", "Leaky"))
+        ):
+            raise UserError(
+                f'{network.name}: expected smooth layers for the estimator "hessian" (activation "silu", average '
+                f'pooling, awp_tf.networks.layers.BatchNorm), received {layer.name} ({kind}); take "antithetic".'
+            )
+
+
 def uses_xla(xla: bool | str) -> bool:
     """What True, False and "auto" (where there is a GPU) mean here."""
     if xla not in (True, False, "auto"):
         raise UserError(f'RobustTrainer.xla: expected True, False or "auto", received {xla!r}.')
     return bool(tf.config.list_logical_devices("GPU")) if xla == "auto" else bool(xla)
+
+
+def _last_dense(network: keras.Model) -> keras.layers.Layer:
+    last = network.layers[-1]
+    if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.linear:
+        raise UserError(f"{network.name}: expected a network that ends in Dense(K) alone, received {last.name!r} last.")
+    return last
+
+
+def _in_order(wanted: Sequence[Any], variables: Sequence[Any], values: Weights) -> list[tf.Tensor]:
+    """The values of wanted variables, which are the same ones in another order."""
+    value_of = {id(variable): value for variable, value in zip(variables, values, strict=True)}
+    return [value_of[id(variable)] for variable in wanted]
 
 
 _PART_OF_IT = "end it with Dense(K) alone, or give keras.Model(network.input, <the logits>)."

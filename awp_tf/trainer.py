@@ -1,6 +1,6 @@
 """The training step: worst inputs, then worst weights, then descend (Wu et al., 2020, Algorithm 1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,23 +9,22 @@ import tensorflow as tf
 from awp_tf import noise, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
-from awp_tf.examples import examples, plainly
+from awp_tf.examples import examples, plainly, share_of
 from awp_tf.functional import (
-    Recorder,
-    bind,
-    compiled,
     predictor,
     read,
     require_logits,
+    require_smooth,
     require_synchronizable,
     robust,
     uses_xla,
 )
-from awp_tf.infra.errors import at_least, fixed, not_negative
+from awp_tf.infra.errors import UserError, at_least, fixed, not_negative
 from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
+from awp_tf.step import Now, Step
 from awp_tf.transforms import NoTransform, Transform
 from awp_tf.types import Batch, Weights
 
@@ -94,14 +93,29 @@ class RobustTrainer(keras.Model):
         require_logits(network)
         jit = uses_xla(xla)
         require_synchronizable(network, jit=jit, in_loop=method.attack_in_training_mode)
+        if not isinstance(perturbation, Perturbation):
+            raise UserError(
+                f"RobustTrainer.perturbation: expected a Perturbation, received {perturbation!r}; subclass it."
+            )
+        if perturbation.needs_second_derivatives:
+            require_smooth(network)
         self.network = network
         self.averaged = averaging(network)
         self.averaged_network = self.averaged.network
         self.method, self.attack, self.perturbation, self.transform = method, attack, perturbation, transform
         self.perturb_from, self.weight_decay, self.alternations = perturb_from, weight_decay, alternations
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        self._craft = compiled(self._craft_pure, jit)
-        self._gradients = compiled(self._gradients_pure, jit)
+        self._step = Step(
+            network,
+            method=method,
+            attack=attack,
+            perturbation=perturbation,
+            perturb_from=perturb_from,
+            weight_decay=weight_decay,
+            alternations=alternations,
+            seed=seed,
+            jit=jit,
+        )
         self._clean_accuracy = keras.metrics.Mean("clean_accuracy")
         self._robust_accuracy = keras.metrics.Mean("robust_accuracy")
         self.built = True  # its only weights are those of the network, which is
@@ -136,16 +150,15 @@ class RobustTrainer(keras.Model):
         batch = examples(data, self.network.outputs[0].shape[-1])
         step = tf.convert_to_tensor(self.optimizer.iterations.value)
         epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
-        weights = read(self.network.trainable_variables)
-        state = read(self.network.non_trainable_variables)
+        variables, state = self.network.trainable_variables, read(self.network.non_trainable_variables)
         measured = self._metric_values(batch)
-        share = _share(batch)
+        now = Now(read(variables), state, share_of(batch), epoch, step)
 
         # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
-        x_adv, points = self._search(weights, state, share, epoch, step)
-        loss, gradients, new_state = self._at_points(points, state, share, x_adv, epoch)
-        self._write(weights, gradients, new_state, epoch, step)
-        sizes = relative_norms([v.path for v in self.network.trainable_variables], weights, points)
+        x_adv, points, states = self._step.search(now)
+        loss, gradients, new_state = self._step.descent(now, points, states, x_adv)
+        self._write(now, gradients, new_state)
+        sizes = relative_norms([v.path for v in variables], now.weights, points)
         return {"loss": replicas.mean([loss])[0], **sizes, **measured}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
@@ -154,7 +167,7 @@ class RobustTrainer(keras.Model):
         predict, x, labels = predictor(self.network), batch.x, classes_of(batch.y)
         epoch = tf.cast(self.optimizer.iterations.value, tf.float64) / self.steps_per_epoch
         attack = at_epoch(self.attack, epoch, x.dtype)
-        seed = noise.make_seed(self.seed, noise.EVALUATION)._replace(first=_share(batch).first)
+        seed = noise.make_seed(self.seed, noise.EVALUATION)._replace(first=share_of(batch).first)
         x_adv = attack(untargeted(predict, batch.y), x, seed)
         self._clean_accuracy.update_state(correct(predict(x), labels), batch.weight)
         self._robust_accuracy.update_state(robust(predict, x, x_adv, labels), batch.weight)
@@ -168,82 +181,11 @@ class RobustTrainer(keras.Model):
         self._compile_metrics.update_state(batch.y, predictor(self.network)(batch.x), batch.weight)
         return dict(self._compile_metrics.result())
 
-    def _search(
-        self, weights: Weights, state: Weights, batch: Batch, epoch: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, Sequence[Weights]]:
-        """The worst inputs and the worst weights, found in turns; each turn goes on from the last."""
-        perturbation = at_epoch(self.perturbation, epoch, weights[0].dtype)
-        x_adv, start = None, None
-        points: Sequence[Weights] = [weights]
-        for turn in range(self.alternations):
-            seed = noise.make_seed(self.seed, noise.ATTACK, step, turn)._replace(first=batch.first)
-            x_adv = self._craft(points[0], state, batch, epoch, seed, x_adv)
-
-            def ascent(at: Weights, x_adv: tf.Tensor = x_adv) -> Weights:
-                return replicas.mean(self._gradients(at, state, batch, x_adv, epoch)[1])
-
-            same_everywhere = noise.make_seed(self.seed, noise.WEIGHTS, step, turn)
-            worst = perturbation(weights, ascent, same_everywhere, start)
-            # The pass is made in either case: replicas cannot meet inside a tf.cond.
-            begun = epoch >= self.perturb_from
-            points = start = [[tf.where(begun, n, w) for n, w in zip(at, weights, strict=True)] for at in worst]
-        return x_adv, points
-
-    def _craft_pure(
-        self,
-        weights: Weights,
-        state: Weights,
-        batch: Batch,
-        epoch: tf.Tensor,
-        seed: noise.Seed,
-        start: tf.Tensor | None,
-    ) -> tf.Tensor:
-        method, attack = at_epoch(self.method, epoch, batch.x.dtype), at_epoch(self.attack, epoch, batch.x.dtype)
-        predict = bind(self.network, weights, state, training=method.attack_in_training_mode)
-        return attack(method.objective(predict, batch.x, batch.y), batch.x, seed, start)
-
-    def _at_points(
-        self, points: Sequence[Weights], state: Weights, batch: Batch, x_adv: tf.Tensor, epoch: tf.Tensor
-    ) -> tuple[tf.Tensor, Weights, Weights]:
-        """The mean over the points of the loss, its gradient with weight decay, and the state."""
-        found = []
-        for at in points:
-            loss, gradients, new = self._gradients(at, state, batch, x_adv, epoch)
-            decayed = [g + self.weight_decay * w for g, w in zip(gradients, at, strict=True)]
-            found.append((loss, decayed, new))
-        return tf.nest.map_structure(lambda *values: _mean(values), *found)
-
-    def _gradients_pure(
-        self, weights: Weights, state: Weights, batch: Batch, x_adv: tf.Tensor, epoch: tf.Tensor
-    ) -> tuple[tf.Tensor, Weights, Weights]:
-        """Outer loss, its gradient at weights, and the state its forward passes leave behind."""
-        predict = Recorder(self.network, weights, state)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            losses = at_epoch(self.method, epoch, batch.x.dtype).loss(predict, batch.x, x_adv, batch.y)
-            loss = tf.reduce_sum(losses * tf.cast(batch.weight, losses.dtype))
-        return loss, tape.gradient(loss, weights, unconnected_gradients="zero"), predict.state
-
-    def _write(self, weights: Weights, gradients: Weights, state: Weights, epoch: tf.Tensor, step: tf.Tensor) -> None:
+    def _write(self, now: Now, gradients: Weights, state: Weights) -> None:
         """The only place that changes variables. Keras optimizers sum what they are given over the replicas."""
-        transform = at_epoch(self.transform, epoch, weights[0].dtype)
-        descent = transform(replicas.mean(gradients), weights)
+        transform = at_epoch(self.transform, now.epoch, now.weights[0].dtype)
+        descent = transform(replicas.mean(gradients), now.weights)
         self.optimizer.apply([g / replicas.count() for g in descent], self.network.trainable_variables)
         for variable, value in zip(self.network.non_trainable_variables, replicas.mean(state), strict=True):
             variable.assign(value)
-        self.averaged.update(step)
-
-
-def _share(batch: Batch) -> Batch:
-    """A replica's share, with its place, and weights that make a sum over it the mean over the global batch.
-
-    As in Keras, the mean is over the examples, not over their weights; replicas may have unequal shares.
-    """
-    first, everything = replicas.place(tf.shape(batch.x)[0])
-    mean_share = tf.cast(everything, batch.weight.dtype) / replicas.count()
-    return batch._replace(weight=batch.weight / mean_share, first=first)
-
-
-def _mean(values: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Over the points; counters are the same at all of them."""
-    return tf.add_n(values) / len(values) if values[0].dtype.is_floating else values[0]
+        self.averaged.update(now.step)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import absl.flags
 import gin
 
-from awp_tf import attacks, data, methods, networks, perturbations, schedules, threats, transforms
+from awp_tf import attacks, data, methods, networks, perturbations, schedules, soft_labels, threats, transforms
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.export.settings import Export, Limits
@@ -33,10 +33,11 @@ _CONFIGURABLE = (
     *(data.digits, data.image_folder, data.npz, data.tfds_source),
     *(networks.preact_resnet18, networks.small_cnn, networks.wide_resnet),
     *(threats.Linf, threats.L2),
-    *(attacks.Clean, attacks.FGSM, attacks.PGD, attacks.Restarts),
+    *(attacks.Clean, attacks.FGSM, attacks.NFGSM, attacks.PGD, attacks.Restarts),
     *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),
-    *(methods.AT, methods.MART, methods.Standard, methods.TRADES),
+    *(methods.AT, methods.MART, methods.Standard, methods.TRADES, soft_labels.SoftLabelTRADES),
     *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
+    *(perturbations.ASAM, perturbations.RAT, perturbations.SAM),
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
     *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.LastIterate, attacks.SPSA, attacks.Square),
     *(transforms.ClipByGlobalNorm, transforms.NoTransform),

@@ -10,12 +10,12 @@ from test_trainer import METHODS, batches, bn_network, replicated, slow_but
 
 from awp_tf.attacks import Clean
 from awp_tf.methods import AT
-from awp_tf.perturbations import AWP, RandomPerturbation
+from awp_tf.perturbations import AWP, Perturbation, RandomPerturbation
 from awp_tf.transforms import ClipByGlobalNorm
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(Perturbation):
     """Points on either side of the weights, as an antithetic estimate of a mean over noise takes them."""
 
     gamma: float

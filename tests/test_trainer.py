@@ -112,9 +112,13 @@ def test_weight_decay_is_taken_at_the_perturbed_weights():
         network = tiny_network()
         start = [v.numpy() for v in network.trainable_variables]
         seen = []
-        perturbation = AWP(0.1)
-        watching = lambda w, g, s, start=None: seen.append(perturbation(w, g, s, start)) or seen[-1]  # noqa: B023, E731
-        trainer = tiny_trainer(network, perturbation=watching, weight_decay=weight_decay)
+
+        class Watching(AWP):
+            def __call__(self, *arguments):
+                seen.append(super().__call__(*arguments))  # noqa: B023
+                return seen[-1]  # noqa: B023
+
+        trainer = tiny_trainer(network, perturbation=Watching(0.1), weight_decay=weight_decay)
         trainer.train_step(tiny_batch(8, "float64"))
         moved.append([v.numpy() - s for v, s in zip(network.trainable_variables, start, strict=True)])
     for without, with_decay, nearby in zip(*moved, seen[0][0], strict=True):

@@ -8,6 +8,7 @@ evaluation runs.
 from awp_tf.attacks.apgd import APGD
 from awp_tf.attacks.autoattack import AutoAttack
 from awp_tf.attacks.fab import FAB
+from awp_tf.attacks.nfgsm import NFGSM
 from awp_tf.attacks.pgd import (
     FGSM,
     PGD,
@@ -28,6 +29,7 @@ __all__ = [
     "APGD",
     "FAB",
     "FGSM",
+    "NFGSM",
     "PGD",
     "SPSA",
     "Attack",

@@ -150,7 +150,7 @@ class PGD:
         step_size = self.relative_step_size * self.threat.epsilon
 
         def step(i: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            gradient = _gradient(objective, x + delta)
+            gradient = gradient_of(objective, x + delta)
             moved = self.threat.project(delta + step_size * self.threat.ascend(gradient))
             return i + 1, box(moved, x)
 
@@ -214,7 +214,7 @@ class Restarts:
         return tf.while_loop(lambda i, *_: i < self.times, again, loop)[1]
 
 
-def _gradient(objective: Objective, x: tf.Tensor) -> tf.Tensor:
+def gradient_of(objective: Objective, x: tf.Tensor) -> tf.Tensor:
     """D objective / dx, [B, H, W, C]; the sum over images keeps each image's gradient its own."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)

@@ -17,6 +17,7 @@ from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
 from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
+from awp_tf.training.collapse import collapse
 from awp_tf.training.run import epoch_file
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
@@ -169,6 +170,7 @@ class Loop:
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Logs, keeps the best network, saves the state."""
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
+        warning = collapse(progress.history, values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
         progress.sums, progress.epoch = {}, epoch
         better = measured and self._is_best(values)
@@ -191,6 +193,8 @@ class Loop:
             if measured:
                 self._after_epoch(self._board, progress.step)
         self._print_epoch(values, better)
+        if warning:
+            self._console.line(warning)
 
     def _is_best(self, values: dict[str, float]) -> bool:
         """Whether these are the best accuracies so far; then they are remembered."""

@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
 
 from awp_tf.attacks import Attack
 from awp_tf.averaging import EMA, Averaging, Latest
-from awp_tf.infra.errors import UserError, fraction
+from awp_tf.free import FreeTrainer
+from awp_tf.infra.errors import UserError, at_least, fraction
 from awp_tf.methods import Method
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity, Perturbation
@@ -43,6 +45,8 @@ class Recipe:
         nesterov: Of SGD.
         weight_decay: Coupled, taken at the perturbed weights.
         alternations: How often attack and perturbation take turns.
+        replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
+            images (awp_tf.free).
         ema_decay: Above 0, evaluate and save a moving average of the weights.
         xla: True, False or "auto" (where there is a GPU).
         precision: A Keras dtype policy: float32, mixed_bfloat16 or float64.
@@ -60,6 +64,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 5e-4
     alternations: int = 1
+    replays: int = 1
     ema_decay: float = 0.0
     xla: bool | str = "auto"
     precision: str = "float32"
@@ -68,6 +73,7 @@ class Recipe:
         """Raises UserError where a setting makes no sense."""
         fraction("Recipe.ema_decay", self.ema_decay)
         fraction("Recipe.perturb_from", self.perturb_from)
+        at_least("Recipe.replays", self.replays, 1)
         for name, example in _EXAMPLES.items():
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
@@ -104,7 +110,9 @@ class Recipe:
         self, shape: tuple[int, ...], classes: int, epochs: int, steps_per_epoch: int, seed: int
     ) -> RobustTrainer:
         network = self.network(shape=shape, classes=classes)
-        trainer = RobustTrainer(
+        make = functools.partial(FreeTrainer, replays=self.replays) if self.replays > 1 else RobustTrainer
+        updates = steps_per_epoch * self.replays
+        trainer = make(
             network,
             method=self.method,
             attack=self.attack,
@@ -114,14 +122,14 @@ class Recipe:
             weight_decay=self.weight_decay,
             alternations=self.alternations,
             averaging=self._averaging,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=updates,
             seed=seed,
             xla=self.xla,
         )
         made = network.outputs[0].shape[-1]
         if made < classes:
             raise UserError(f"{network.name}: expected {classes} logits, one for each class, received {made}.")
-        rate = LearningRate(self.learning_rate, steps_per_epoch, self.whole_epochs)
+        rate = LearningRate(self.learning_rate, updates, self.whole_epochs)
         trainer.compile(SGD(rate, self.momentum, self.nesterov))
         return trainer
 

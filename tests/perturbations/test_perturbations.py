@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
-from awp_tf.perturbations import AWP, Identity, RandomPerturbation, relative_norm
+from awp_tf.perturbations import ASAM, AWP, SAM, Identity, RandomPerturbation, relative_norm
 
 SEED = make_seed(0)
 
@@ -109,3 +109,54 @@ def test_relative_norm_takes_the_group_together(weights):
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def lengths(weights, points):
+    return np.concatenate([shift.ravel() for shift in shifts(weights, points)])
+
+
+def test_sam_has_the_length_rho_over_all_parameters_along_the_gradient(weights):
+    moved = lengths(weights, SAM(0.3)(weights, gradient, SEED))
+    along = np.concatenate([g.numpy().ravel() for g in gradient(weights)])
+    np.testing.assert_allclose(np.linalg.norm(moved), 0.3, rtol=1e-10)
+    np.testing.assert_allclose(moved, 0.3 * along / np.linalg.norm(along), rtol=1e-9)
+
+
+def test_asam_is_the_steepest_step_in_the_ball_of_rescaled_weights(weights):
+    eta = 0.1
+    moved = lengths(weights, ASAM(0.3, eta=eta)(weights, gradient, SEED))
+    t = np.concatenate([np.abs(w.numpy()).ravel() + eta for w in weights])
+    g = np.concatenate([g.numpy().ravel() for g in gradient(weights)])
+    np.testing.assert_allclose(np.linalg.norm(moved / t), 0.3, rtol=1e-9)
+    np.testing.assert_allclose(moved, 0.3 * t**2 * g / np.linalg.norm(t * g), rtol=1e-9)
+
+
+def loss_at_worst(perturbation, first, second):
+    """A two-layer network's loss where the perturbation leads, and how far the loss rises."""
+    x = tf.constant(np.random.default_rng(1).normal(0, 1, (16, 5)))
+    loss = lambda ws: tf.reduce_mean((tf.nn.relu(x @ ws[0]) @ ws[1] - x[:, :3]) ** 2)  # noqa: E731
+
+    def gradient(weights):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = loss(weights)
+        return tape.gradient(value, weights)
+
+    return float(loss(perturbation([first, second], gradient, SEED)[0]) - loss([first, second]))
+
+
+def test_asam_does_not_see_the_scale_of_a_layer_that_its_successor_undoes(rng):
+    first, second = tf.constant(rng.normal(0, 1, (5, 8))), tf.constant(rng.normal(0, 1, (8, 3)))
+    as_they_are, rescaled = (loss_at_worst(ASAM(0.1), scale * first, second / scale) for scale in (1.0, 7.0))
+    assert as_they_are == pytest.approx(rescaled, rel=1e-9)
+    assert as_they_are > 1e-3
+    of_sam = [loss_at_worst(SAM(0.1), scale * first, second / scale) for scale in (1.0, 7.0)]
+    assert of_sam[1] > 2 * of_sam[0]  # SAM sees it
+
+
+@pytest.mark.parametrize("kind", [SAM, ASAM])
+def test_sam_refuses_what_makes_no_sense(kind):
+    with pytest.raises(UserError, match=rf"{kind.__name__}.rho: expected a number >= 0, received -1"):
+        kind(rho=-1)
+    with pytest.raises(UserError, match=rf"{kind.__name__}.bn_update: expected .*clean.*, received 'mean'"):
+        kind(bn_update="mean")

@@ -1,50 +1,17 @@
-"""Searches for the worst weights near the current ones: perturbation(weights, gradient, seed).
-
-Siblings of the attacks, one space up: handed the weights and a function that gives the gradient of
-the outer loss (averaged over all replicas), they return one or more nearby points, over which the step takes
-the mean, and write no variable.
-Only tensors of rank >= 2 move: kernels, never biases or BatchNorm parameters.
-"""
+"""Adversarial weight perturbation, and its control in random directions; both move kernels only (rank >= 2)."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
 
 import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.infra.errors import at_least, not_negative
+from awp_tf.perturbations.base import Perturbation, Points
 from awp_tf.types import Gradient, Weights
 
-Points = Sequence[Weights]  # one or more, each all weights of the network
-
-
-class Perturbation(Protocol):
-    """A search for the worst weights near the given ones."""
-
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
-        """Nearby points, each in the order of weights.
-
-        Args:
-            weights: The centre.
-            gradient: The gradient of the outer loss at any weights.
-            seed: The same on every replica, so that all train at the same point.
-            start: Nearby points to continue from, in place of the centre; inputs were attacked at the first.
-        """
-        ...
-
 
 @dataclasses.dataclass(frozen=True)
-class Identity:
-    """No perturbation: the null object that turns AWP off."""
-
-    def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
-        """Returns weights as the one point; the gradient is never asked for."""
-        return [weights]
-
-
-@dataclasses.dataclass(frozen=True)
-class AWP:
+class AWP(Perturbation):
     """Adversarial weight perturbation (Wu et al., NeurIPS 2020, eqs. 8 and 10).
 
     v_l <- v_l + (gamma / steps) ||w_l|| g_l / ||g_l||, then ||v_l|| <= gamma ||w_l||, layer by layer.
@@ -89,7 +56,7 @@ class AWP:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomPerturbation:
+class RandomPerturbation(Perturbation):
     """The paper's control (RWP): the length of AWP in a random direction, fresh at every step.
 
     Attributes:
@@ -120,29 +87,6 @@ class RandomPerturbation:
             return weight
         direction = noise.normal(seed, weight)
         return weight + self.gamma * tf.norm(weight) * _unit(direction)
-
-
-def relative_norm(weights: Weights, nearby: Weights) -> tf.Tensor:
-    """||v|| / ||w|| of a group of tensors of rank >= 2 taken together; a scalar."""
-    v = [n - w for n, w in zip(nearby, weights, strict=True)]
-    return tf.linalg.global_norm(v) / (tf.linalg.global_norm(weights) + 1e-20)
-
-
-def relative_norms(names: Sequence[str], weights: Weights, points: Points) -> dict[str, tf.Tensor]:
-    """||v|| / ||w||, the mean over the points, as "v_over_w/<group>" for each group of kernels.
-
-    A group is the first part of the names of its variables.
-    """
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        if weights[index].shape.rank >= 2:
-            groups.setdefault(name.split("/")[0].split(".")[0], []).append(index)
-    return {
-        f"v_over_w/{group}": tf.reduce_mean(
-            [relative_norm([weights[i] for i in places], [at[i] for i in places]) for at in points]
-        )
-        for group, places in groups.items()
-    }
 
 
 def _unit(direction: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,143 @@
+"""The pure part of a training step (Wu et al., 2020, Algorithm 1): nothing here reads or writes a variable."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from awp_tf import noise, replicas
+from awp_tf.attacks import Attack
+from awp_tf.functional import Recorder, bind, compiled
+from awp_tf.methods import Method
+from awp_tf.perturbations import BN_UPDATES, Identity, Loss, Perturbation, Points
+from awp_tf.schedules import at_epoch
+from awp_tf.types import Batch, Weights
+
+
+class Now(NamedTuple):
+    """Where training stands as a step begins.
+
+    Attributes:
+        weights: Of the network.
+        state: Its non-trainable variables: BatchNorm's running statistics, seeds.
+        batch: The replica's share.
+        epoch: A float64 scalar.
+        step: A scalar, 0-based.
+    """
+
+    weights: Weights
+    state: Weights
+    batch: Batch
+    epoch: tf.Tensor
+    step: tf.Tensor
+
+
+class Step:
+    """Worst inputs, worst weights, and the gradient there, at explicit weights."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        method: Method,
+        attack: Attack,
+        perturbation: Perturbation,
+        perturb_from: float,
+        weight_decay: float,
+        alternations: int,
+        seed: int,
+        jit: bool,
+    ) -> None:
+        """See RobustTrainer; jit says whether XLA compiles attack and gradients."""
+        self._network, self._method, self._attack, self._perturbation = network, method, attack, perturbation
+        self._perturb_from, self._weight_decay = perturb_from, weight_decay
+        self._alternations, self._seed = alternations, seed
+        self._craft = compiled(self._craft_pure, jit)
+        self._ascent = compiled(functools.partial(self._gradients_pure, Identity()), jit)  # of the outer loss as it is
+        self._descent = compiled(functools.partial(self._gradients_pure, perturbation), jit)
+
+    def search(self, now: Now) -> tuple[tf.Tensor, Points, Sequence[Weights]]:
+        """The worst inputs and the worst weights, found in turns, each of which goes on from the last.
+
+        Returns:
+            Images [B, H, W, C], the nearby points, and the states before and after each pass that looked for them.
+        """
+        perturbation = at_epoch(self._perturbation, now.epoch, now.weights[0].dtype)
+        begin, _ = BN_UPDATES[perturbation.bn_update]
+        x_adv, start, states = None, None, [now.state]
+        points: Points = [now.weights]
+        for turn in range(self._alternations):
+            seed = noise.make_seed(self._seed, noise.ATTACK, now.step, turn)._replace(first=now.batch.first)
+            x_adv = self._craft(points[0], now, seed, x_adv)
+            same_everywhere = noise.make_seed(self._seed, noise.WEIGHTS, now.step, turn)
+
+            def ascent(at: Weights, x_adv: tf.Tensor = x_adv, seed: noise.Seed = same_everywhere) -> Weights:
+                _, gradients, new = self._ascent(at, states[begin], now, x_adv, seed)
+                states.append(new)
+                return replicas.mean(gradients)
+
+            worst = perturbation(now.weights, ascent, same_everywhere, start)
+            # The pass is made in either case: replicas cannot meet inside a tf.cond.
+            begun = now.epoch >= self._perturb_from
+            points = start = [[tf.where(begun, n, w) for n, w in zip(at, now.weights, strict=True)] for at in worst]
+        return x_adv, points, states
+
+    def descent(
+        self, now: Now, points: Points, states: Sequence[Weights], x_adv: tf.Tensor
+    ) -> tuple[tf.Tensor, Weights, Weights]:
+        """The mean over the points of the loss, its gradient with weight decay, and the state to keep."""
+        begin, keep = BN_UPDATES[self._perturbation.bn_update]
+        seed = noise.make_seed(self._seed, noise.WEIGHTS, now.step, self._alternations)
+        found = []
+        for number, at in enumerate(points):
+            loss, gradients, new = self._descent(at, states[begin], now, x_adv, seed.fold(number))
+            decaying = {"nearby": at, "centre": now.weights}[self._perturbation.weight_decay_at]
+            decayed = [g + self._weight_decay * w for g, w in zip(gradients, decaying, strict=True)]
+            found.append((loss, decayed, [*states, new][keep]))
+        return tf.nest.map_structure(mean, *found)
+
+    def outer_loss(self, now: Now, state: Weights, x_adv: tf.Tensor) -> tuple[Loss, list[Weights]]:
+        """The outer loss as a function of the weights, and the states that its calls will have left behind."""
+        method = at_epoch(self._method, now.epoch, now.batch.x.dtype)
+        states: list[Weights] = []
+
+        def loss(weights: Weights) -> tf.Tensor:
+            predict = Recorder(self._network, weights, state)
+            losses = method.loss(predict, now.batch.x, x_adv, now.batch.y)
+            states.append(predict.state)
+            return losses
+
+        return loss, states
+
+    def _craft_pure(self, weights: Weights, now: Now, seed: noise.Seed, start: tf.Tensor | None) -> tf.Tensor:
+        x, y = now.batch.x, now.batch.y
+        method, attack = at_epoch(self._method, now.epoch, x.dtype), at_epoch(self._attack, now.epoch, x.dtype)
+        predict = bind(self._network, weights, now.state, training=method.attack_in_training_mode)
+        return attack(method.objective(predict, x, y), x, seed, start)
+
+    def _gradients_pure(
+        self,
+        perturbation: Perturbation,
+        weights: Weights,
+        state: Weights,
+        now: Now,
+        x_adv: tf.Tensor,
+        seed: noise.Seed,
+    ) -> tuple[tf.Tensor, Weights, Weights]:
+        """What a perturbation minimises at weights, its gradient, and the state its forward passes leave behind."""
+        perturbation = at_epoch(perturbation, now.epoch, now.batch.x.dtype)
+        begun = tf.cast(now.epoch >= self._perturb_from, weights[0].dtype)
+        loss, states = self.outer_loss(now, state, x_adv)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            losses = perturbation.loss(loss, weights, seed, begun)
+            total = tf.reduce_sum(losses * tf.cast(now.batch.weight, losses.dtype))
+        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        return total, gradients, [mean(*values) for values in zip(*states, strict=True)]
+
+
+def mean(*values: tf.Tensor) -> tf.Tensor:
+    """Of the same number at several points; counters are the same at all of them."""
+    return tf.add_n(values) / len(values) if values[0].dtype.is_floating else values[0]

@@ -1,0 +1,88 @@
+"""The step with SAM: what it equals, which passes move BatchNorm, where weight decay is taken."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer, weights_of
+from test_trainer import METHODS, batches, bn_network, steps
+
+from awp_tf.attacks import Clean
+from awp_tf.losses import cross_entropy
+from awp_tf.methods import AT, Standard
+from awp_tf.perturbations import ASAM, AWP, SAM, Identity
+
+PLAIN = {"method": Standard(), "attack": Clean()}
+
+
+@pytest.mark.parametrize("kind", [SAM, ASAM])
+@pytest.mark.parametrize("method", [METHODS["standard"], METHODS["at"]], ids=["standard", "at"])
+def test_rho_zero_is_sgd_bit_for_bit(method, kind):
+    trained = []
+    for perturbation in (Identity(), kind(rho=0.0)):
+        trainer = tiny_trainer(bn_network(), perturbation=perturbation, **method)
+        steps(trainer, batches())
+        trained.append(trainer.network)
+    assert_same_weights(*trained)
+
+
+def in_place_sam(network, x, y, *, rho, rate, weight_decay):
+    """The step of SAM's authors: climb, take the gradient there, come back exactly, then SGD with weight decay."""
+    variables = network.trainable_variables
+    weights = [v.numpy() for v in variables]
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(cross_entropy(network(x, training=True), y))
+        return [g.numpy() for g in tape.gradient(loss, [v.value for v in variables])]
+
+    ascent = gradients()
+    norm = np.sqrt(sum((g**2).sum() for g in ascent))
+    for v, w, g in zip(variables, weights, ascent, strict=True):
+        v.assign(w + rho * g / (norm + 1e-12))
+    for v, w, g in zip(variables, weights, gradients(), strict=True):
+        v.assign(w - rate * (g + weight_decay * w))
+
+
+@pytest.mark.usefixtures("float64")
+def test_sam_equals_the_step_of_its_authors_that_moves_variables():
+    ours, theirs = bn_network(), bn_network()
+    (batch,) = batches(1, "float64")
+    tiny_trainer(ours, perturbation=SAM(0.5, bn_update="both"), weight_decay=0.1, **PLAIN).train_step(batch)
+    in_place_sam(theirs, *batch, rho=0.5, rate=0.1, weight_decay=0.1)
+    assert_same_weights(ours, theirs, atol=1e-12)  # BatchNorm's statistics are among them
+
+
+def statistics(perturbation, **settings):
+    network = bn_network()
+    tiny_trainer(network, perturbation=perturbation, **{**PLAIN, **settings}).train_step(batches(1, "float64")[0])
+    return np.concatenate([v.numpy() for v in network.non_trainable_variables])
+
+
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_moves_with_the_passes_that_bn_update_names():
+    at_the_weights = statistics(Identity())
+    clean, perturbed, both = (statistics(SAM(0.5, bn_update=name)) for name in ("clean", "perturbed", "both"))
+    np.testing.assert_array_equal(clean, at_the_weights)
+    start = np.concatenate([v.numpy() for v in bn_network().non_trainable_variables])
+    # Running statistics keep 0.9 of themselves a pass: first clean, then perturbed.
+    np.testing.assert_allclose(both, 0.9 * clean + (perturbed - 0.9 * start), atol=1e-12)
+    assert np.abs(perturbed - clean).max() > 1e-3
+
+
+@pytest.mark.usefixtures("float64")
+def test_in_turns_the_clean_pass_is_the_first():
+    attacked = {"method": AT(), "attack": METHODS["at"]["attack"]}
+    once, twice = (statistics(SAM(0.5), alternations=turns, **attacked) for turns in (1, 2))
+    np.testing.assert_array_equal(once, twice)
+    assert np.abs(statistics(AWP(0.5), alternations=2, **attacked) - once).max() > 1e-6
+
+
+def test_weight_decay_of_sam_is_taken_at_the_weights_themselves():
+    moved = []
+    for weight_decay in (0.0, 0.5):
+        network = tiny_network()
+        start = [v.numpy() for v in network.trainable_variables]
+        tiny_trainer(network, perturbation=SAM(1.0), weight_decay=weight_decay, **PLAIN).train_step(tiny_batch(8))
+        moved.append([w - s for w, s in zip(weights_of(network), start, strict=True)])
+    for without, with_decay, at in zip(*moved, start, strict=True):
+        np.testing.assert_allclose(with_decay - without, -0.1 * 0.5 * at, atol=1e-6)
