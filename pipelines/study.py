@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import absl.flags
 
+from awp_tf.evaluation.output import CARD
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.infra.files import local
 from awp_tf.infra.result_folder import lock
@@ -80,14 +81,15 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
         print(f"{trial.name}: begins", flush=True)
         try:
             folder = local(_RUNS.value) / trial.name
-            seconds = worker.run(trial.name, commands(trial, folder, study.checkpoints))
+            seconds = worker.run(trial.name, commands(trial, folder, study))
         except UserError as error:  # said at once, and the others go on: a study takes hours
             print(error, file=sys.stderr, flush=True)
             failed.append(trial.name)
             continue
         run = read_run(folder)
         landscape = json.loads((folder / "landscape" / "landscape.json").read_text(encoding="utf-8"))
-        record = record_of(trial, run.config, run.result or {}, run.history, landscape, seconds)
+        evaluations = {which: _accuracies(folder / f"evaluation_{which}") for which in study.evaluated}
+        record = record_of(trial, run.config, run.result or {}, run.history, landscape, seconds, evaluations)
         last = record.result["last"]
         with _WRITING:
             numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
@@ -97,17 +99,32 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
     return failed
 
 
-def commands(trial: Trial, folder: pathlib.Path, checkpoints: str) -> dict[str, list[str]]:
+def _accuracies(folder: pathlib.Path) -> dict[str, float]:
+    """Of a finished evaluation, on test images, by attack."""
+    accuracy: dict[str, float] = json.loads((folder / CARD).read_text(encoding="utf-8"))["accuracy"]["test"]
+    return accuracy
+
+
+def commands(trial: Trial, folder: pathlib.Path, study: Study) -> dict[str, list[str]]:
     """What Python is called with for a run, by command."""
     package, imports = _cli.__package__, _cli.import_flags()  # awp_tf.pipelines where it is installed
+    of_run = [f"--workdir={folder}", *imports]
     settings = [*(f"--gin_file={file}" for file in trial.files), *(f"--gin_bindings={each}" for each in trial.bindings)]
     return {
         "train": ["-m", f"{package}.train", *settings, *imports, f"--workdir={folder}"],
         "landscape": [
-            *("-m", f"{package}.landscape", f"--workdir={folder}", *imports),
-            f"--network={checkpoints}",
+            *("-m", f"{package}.landscape", *of_run),
+            f"--network={study.checkpoints}",
             f"--output={folder / 'landscape'}",
         ],
+        **{
+            f"evaluate {which}": [
+                *("-m", f"{package}.evaluate", *of_run),
+                f"--network={which}",
+                f"--output={folder / f'evaluation_{which}'}",
+            ]
+            for which in study.evaluated
+        },
     }
 
 

@@ -51,12 +51,14 @@ class Study:
         common: Gin files and bindings for all, after a recipe's own (a recipe's binding still changes a common file).
         seeds: Every recipe is run with each.
         checkpoints: The networks whose landscapes are drawn, by commas: last; and best, epochs.
+        evaluate: The networks that are evaluated by the recipe's protocol, by commas: best, last; "" is none.
     """
 
     runs: Mapping[str, Sequence[str]]
     common: Sequence[str] = ()
     seeds: Sequence[int] = (0,)
     checkpoints: str = "best,last"
+    evaluate: str = ""
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -66,11 +68,18 @@ class Study:
             one_of("Study.checkpoints", kind, ("best", "last", "epochs"))
         if "last" not in self.checkpoints.split(","):
             raise UserError(f"Study.checkpoints: expected last among them, received {self.checkpoints!r}.")
+        for kind in self.evaluated:
+            one_of("Study.evaluate", kind, ("best", "last"))
         names = [trial.name for trial in self.trials]
         if not names or len(set(names)) < len(names):
             raise UserError(
                 f"Study: expected runs with different names and seeds, received {', '.join(names) or 'none'}."
             )
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The networks that are evaluated."""
+        return [kind for kind in self.evaluate.split(",") if kind]
 
     @property
     def trials(self) -> list[Trial]:
@@ -89,9 +98,10 @@ class Record:
         result: For "best" and "last" network: test_clean, test_robust, train_robust, robust_gap; in 0..1.
         history: What was measured after each epoch, on training and validation images.
         networks: What its landscape says of each network: see awp_tf.landscape.result.summary.
-        seconds: By "train", "landscape".
+        seconds: By "train", "landscape", and "evaluate best" and the like.
         commit: Of the code, as the landscape was drawn.
         versions: Of what could change a number.
+        evaluations: Accuracies in 0..1 on test images by network ("best") and attack, where it was evaluated.
     """
 
     label: str
@@ -103,6 +113,7 @@ class Record:
     seconds: Mapping[str, float]
     commit: str | None
     versions: Mapping[str, str]
+    evaluations: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def sharpness(self, which: str, size: float) -> float:
         """g(size) - g(0) of the network called which ("best", "last", "epoch 10"), mean over directions."""
@@ -125,6 +136,7 @@ def record_of(
     history: Sequence[Mapping[str, float]],
     landscape: Mapping[str, Any],
     seconds: Mapping[str, float],
+    evaluations: Mapping[str, Mapping[str, float]],
 ) -> Record:
     """The record of a run.
 
@@ -135,6 +147,7 @@ def record_of(
         history: What was measured after each epoch.
         landscape: What landscape.json holds.
         seconds: By command.
+        evaluations: Accuracies by network and attack.
     """
     return Record(
         label=trial.label,
@@ -146,6 +159,7 @@ def record_of(
         seconds={name: round(value, 1) for name, value in seconds.items()},
         commit=landscape["commit"],
         versions=landscape["versions"],
+        evaluations=evaluations,
     )
 
 

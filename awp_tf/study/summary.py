@@ -28,15 +28,18 @@ def write_report(records: Sequence[Record], folder: pathlib.Path, planned: int) 
         groups.setdefault(record.label, []).append(record)
     seconds = sum(sum(record.seconds.values()) for record in records)
     text = "\n\n".join(
-        [
+        part
+        for part in [
             f"{len(records)} of {planned} runs, {duration(seconds)} of wall clock; of runs side by side each counts.",
             "Mean ± standard error over seeds, %; robust accuracy on test images as in training's last table; best is "
             "the epoch of the highest robust accuracy on validation images (early stopping), last the end of training.",
             _accuracies(groups),
+            _evaluations(groups),
             "Robust generalisation gap (training minus test images), and sharpness, the mean over directions:",
             _flatness(groups),
             _correlations(records),
         ]
+        if part
     )
     figures = {"curves": _curves, "best_and_last": _best_and_last}
     if 0.5 in _sizes(records):
@@ -65,6 +68,26 @@ def _accuracies(groups: Groups) -> str:
         lambda r: r.result["best"]["test_robust"] - r.result["last"]["test_robust"],
     ]
     return _rows(header, groups, [(column, 100.0, "{:.2f}") for column in columns])
+
+
+def _evaluations(groups: Groups) -> str:
+    """A table of what pipelines.evaluate found, where every run was evaluated; else nothing."""
+    records = [record for group in groups.values() for record in group]
+    common = [
+        (which, attack)
+        for which, accuracies in records[0].evaluations.items()
+        for attack in accuracies
+        if all(attack in record.evaluations.get(which, ()) for record in records)
+    ]
+    if not common:
+        return ""
+    columns: list[tuple[Callable[[Record], float], float, str]] = [
+        (lambda r, w=which, a=attack: r.evaluations[w][a], 100.0, "{:.2f}")  # type: ignore[misc]
+        for which, attack in common
+    ]
+    columns.append((lambda r: r.seconds["train"], 1 / 60, "{:.1f}"))
+    header = ["recipe", "seeds", *(f"{attack}, {which}" for which, attack in common), "training, minutes"]
+    return f"Evaluated by the protocol of the study:\n\n{_rows(header, groups, columns)}"
 
 
 def _flatness(groups: Groups) -> str:

@@ -59,14 +59,16 @@ def test_a_run_is_trained_and_drawn_by_the_commands_themselves(tmp_path):
     code = (
         "import json, pathlib, absl.flags; from awp_tf.study.records import Study; from pipelines import study\n"
         "absl.flags.FLAGS(['study', '--import=mine', '--output=x'])\n"
-        "trial = Study({'AT': ['gin/at.gin', 'A.b=1']}).trials[0]\n"
-        "print(json.dumps(study.commands(trial, pathlib.Path('at'), 'last')))"
+        "planned = Study({'AT': ['gin/at.gin', 'A.b=1']}, checkpoints='last', evaluate='best')\n"
+        "print(json.dumps(study.commands(planned.trials[0], pathlib.Path('at'), planned)))"
     )
     found = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))
     settings = ["--gin_file=gin/at.gin", "--gin_bindings=A.b=1", "--gin_bindings=SEED=0"]
     assert found["train"] == ["-m", "pipelines.train", *settings, "--import=mine", "--workdir=at"]
     drawn = ["--workdir=at", "--import=mine", "--network=last", "--output=at/landscape"]
     assert found["landscape"] == ["-m", "pipelines.landscape", *drawn]
+    evaluated = ["--workdir=at", "--import=mine", "--network=best", "--output=at/evaluation_best"]
+    assert found["evaluate best"] == ["-m", "pipelines.evaluate", *evaluated]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,7 @@ def test_a_run_is_trained_and_drawn_by_the_commands_themselves(tmp_path):
         ({"runs": {"AT": []}, "seeds": (0, 0)}, "different names and seeds, received at-seed0, at-seed0"),
         ({"runs": {"AT": []}, "seeds": (-1,)}, r"Study\.seeds: expected a whole number >= 0"),
         ({"runs": {"AT": []}, "checkpoints": "first"}, r"Study\.checkpoints: expected one of best, last, epochs"),
+        ({"runs": {"AT": []}, "evaluate": "epochs"}, r"Study\.evaluate: expected one of best, last"),
         ({"runs": {"AT": []}, "checkpoints": "best"}, r"Study\.checkpoints: expected last among them"),
     ],
 )
@@ -133,10 +136,26 @@ def test_the_report_holds_what_the_records_say(tmp_path):
         assert (tmp_path / f"study_{name}.svg").exists()
 
 
+def test_what_was_evaluated_and_how_long_training_took_is_a_table_where_all_runs_have_it(tmp_path):
+    evaluated = [
+        dataclasses.replace(record(seed=seed), evaluations={"best": {"clean": 0.5, "quick": robust}})
+        for seed, robust in ((0, 0.1), (1, 0.3))
+    ]
+    text = write_report(evaluated, tmp_path, planned=2)
+    assert "clean, best | quick, best" in text
+    assert "20.00 ± 10.00" in text
+    assert "training, minutes" in text
+    assert "quick" not in write_report([evaluated[0], record(seed=1)], tmp_path, planned=2)
+
+
 def test_a_record_is_made_of_a_run_and_its_landscape(tmp_path):
     made = record()
     landscape = {"networks": made.networks, "commit": "abc", "versions": {"keras": "3"}}
-    found = record_of(Trial("AT", 0, ()), "EPOCHS = 1\n", made.result, made.history, landscape, made.seconds)
+    accuracies = {"best": {"clean": 0.5, "quick": 0.2}}
+    found = record_of(
+        Trial("AT", 0, ()), "EPOCHS = 1\n", made.result, made.history, landscape, made.seconds, accuracies
+    )
+    assert found.evaluations == accuracies
     assert (found.result, found.history, found.networks) == (made.result, made.history, made.networks)
     assert found.sharpness("last", 0.5) == 0.5
     assert (found.commit, found.versions) == ("abc", {"keras": "3"})
@@ -191,8 +210,10 @@ STUDY = """
 Study.runs = {'AT': ['gin/at.gin'], 'AT-AWP': ['gin/at_awp.gin']}
 Study.common = [
     'gin/digits.gin', 'EPOCHS=2', 'train.keep_every=1', 'Data.limit=200', 'small_cnn.width=4',
-    'Landscape.alphas=(-0.5,0,0.5)', 'Landscape.directions=1', 'Landscape.awp_length=0', 'Landscape.examples=50']
+    'Landscape.alphas=(-0.5,0,0.5)', 'Landscape.directions=1', 'Landscape.awp_length=0', 'Landscape.examples=50',
+    'gin/protocols/quick.gin', 'Protocol.examples=50', 'Protocol.check_examples=20']
 Study.checkpoints = 'best,last,epochs'
+Study.evaluate = 'best'
 """
 
 
@@ -213,6 +234,7 @@ def test_a_study_from_end_to_end_goes_on_where_it_was_stopped(tmp_path):
     records = {file.stem for file in (tmp_path / "out" / "records").glob("*.json")}
     assert records == {"at-seed0", "at_awp-seed0"}
     assert "2 of 2 runs" in done.stdout
+    assert "quick, best" in done.stdout
     assert "over 4 networks" in (tmp_path / "out" / "study.md").read_text()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "begins" not in again.stdout
