@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -142,9 +143,8 @@ def test_what_was_evaluated_and_how_long_training_took_is_a_table_where_all_runs
         for seed, robust in ((0, 0.1), (1, 0.3))
     ]
     text = write_report(evaluated, tmp_path, planned=2)
-    assert "clean, best | quick, best" in text
+    assert re.search(r"clean, best +\| quick, best +\| training, minutes", text)
     assert "20.00 ± 10.00" in text
-    assert "training, minutes" in text
     assert "quick" not in write_report([evaluated[0], record(seed=1)], tmp_path, planned=2)
 
 
