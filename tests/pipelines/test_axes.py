@@ -26,6 +26,7 @@ SAID = {
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
 }
+FILES = [file for files in AXES.values() for file in files]
 PAIRS = [(axis, one, other) for axis, files in AXES.items() for one in files for other in files if one != other]
 
 
@@ -71,9 +72,9 @@ def test_every_file_of_an_axis_binds_the_same_names(axis):
     assert next(iter(names.values()))
 
 
-@pytest.mark.parametrize("file", [file for files in AXES.values() for file in files])
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_every_leaf_with_every_file_has_its_values_one_ball_and_a_text_that_gives_itself(leaf, file, tmp_path):
+def test_every_leaf_with_every_file_has_its_values_and_one_ball(leaf, file):
     text = parse(f"gin/{leaf}.gin", file)
     alone = dict(re.findall(r"^([A-Z][A-Z_]*) *= *(.+)$", (ROOT / file).read_text(), re.MULTILINE))
     now = settings(text)
@@ -83,6 +84,13 @@ def test_every_leaf_with_every_file_has_its_values_one_ball_and_a_text_that_give
     parts = [_cli.call(Recipe).attack, *measurements, _cli.call(Protocol), _cli.call(Landscape)]
     require_one_ball({str(number): part.threat for number, part in enumerate(parts)})
     assert parts[-1].threat is not None
+
+
+@pytest.mark.parametrize(
+    "files", [*([f"gin/{leaf}.gin"] for leaf in LEAVES), *(["gin/at.gin", file] for file in FILES)], ids=str
+)
+def test_a_resolved_text_gives_itself(files, tmp_path):
+    text = parse(*files)
     (tmp_path / "again.gin").write_text(text)
     assert _cli.parse([str(tmp_path / "again.gin")], []) == text
 
@@ -94,13 +102,28 @@ def test_swapping_a_file_leaves_nothing_of_the_one_before(axis, one, other):
     assert len(swapped) > 40
 
 
-@pytest.mark.parametrize(("one", "other"), [(one, other) for one in LEAVES for other in LEAVES if one != other])
-def test_the_method_and_perturbation_of_one_leaf_turn_another_into_it(one, other):
-    method, _, _ = other.partition("_")
-    files = {"trades_awp": "awp_warmup", "at_awp": "awp", "mart_awp": "awp"}
-    axes = [f"gin/methods/{method}.gin", f"gin/perturbations/{files.get(other, 'none')}.gin"]
-    extra = ["AWP.gamma=0.005"] if other == "mart_awp" else []
-    assert reachable(parse(f"gin/{one}.gin", *axes, bindings=extra)) == reachable(parse(f"gin/{other}.gin"))
+def lines(leaf):
+    """(Axis files, bindings) of a leaf."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "gin" / f"{leaf}.gin").read_text(), flags=re.MULTILINE)
+    files = [file for file in re.findall(r"^include '(.+)'", text, re.MULTILINE) if file != "gin/defaults.gin"]
+    return files, [line for line in text.splitlines() if "=" in line]
+
+
+# Method x perturbation alone: another leaf's files leave nothing of these.
+PLAIN = [
+    leaf for leaf in LEAVES if all(line.startswith("AWP.") for line in lines(leaf)[1]) and len(lines(leaf)[0]) == 2
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [(one, other) for one in PLAIN for other in LEAVES if one != other])
+def test_the_axes_of_one_leaf_turn_another_into_it(one, other):
+    files, bindings = lines(other)
+    bindings = [*SAID.get(f"gin/{other}.gin", ()), *bindings]
+    assert reachable(parse(f"gin/{one}.gin", *files, bindings=bindings)) == reachable(parse(f"gin/{other}.gin"))
+
+
+def test_most_leaves_are_a_method_and_a_perturbation():
+    assert {"at", "at_awp", "trades_awp", "mart_awp", "rat", "rat_awp", "sam_at"} <= set(PLAIN)
 
 
 @pytest.mark.parametrize("attack", ["@FGSM()", "@Restarts()", "@training/PGD()"])
