@@ -19,7 +19,7 @@ def collapse(history: Sequence[Mapping[str, float]], values: Mapping[str, float]
     if before is None or "validation/robust" not in values:
         return None
     (was, clean), (now, still) = ((v["validation/robust"], v["validation/clean"]) for v in (before, values))
-    if now >= _SHARE * was or still < _SHARE * clean or was < 0.05:
+    if now >= _SHARE * was or still < _SHARE * clean or was < 0.15:
         return None
     return (
         f"warning: robust accuracy on validation images fell from {100 * was:.1f} to {100 * now:.1f} % since epoch "
