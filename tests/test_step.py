@@ -25,6 +25,30 @@ def test_rho_zero_is_sgd_bit_for_bit(method, kind):
     assert_same_weights(*trained)
 
 
+COSTS = {  # method, perturbation, gradients a step with PGD-2: the table of docs/methods.md
+    "standard": ("standard", Identity(), 1),
+    "sam": ("standard", SAM(0.1), 2),
+    "at": ("at", Identity(), 3),
+    "at_awp": ("at", AWP(0.01), 4),
+    "trades_awp": ("trades", AWP(0.005, steps=2), 5),
+    "sam_at": ("at", SAM(0.1), 4),
+}
+
+
+@pytest.mark.parametrize(("method", "perturbation", "cost"), COSTS.values(), ids=COSTS)
+def test_a_step_takes_as_many_gradients_as_documented(method, perturbation, cost, monkeypatch):
+    gradient, counted = tf.GradientTape.gradient, []
+
+    def counting(tape, *arguments, **settings):
+        counted.append(1)
+        return gradient(tape, *arguments, **settings)
+
+    trainer = tiny_trainer(perturbation=perturbation, **METHODS[method])
+    monkeypatch.setattr(tf.GradientTape, "gradient", counting)
+    trainer.train_step(tiny_batch(4))  # not compiled, so that loops are loops of Python
+    assert len(counted) == cost
+
+
 def in_place_sam(network, x, y, *, rho, rate, weight_decay):
     """The step of SAM's authors: climb, take the gradient there, come back exactly, then SGD with weight decay."""
     variables = network.trainable_variables

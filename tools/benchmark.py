@@ -5,7 +5,7 @@
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
---against times a second recipe, and --reference the PyTorch step of a checkout of csdongxian/AWP
+--against times further recipes, and --reference the PyTorch step of a checkout of csdongxian/AWP
 (extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first, and prints the
 ratio; PyTorch runs in a process of its own. --serving times what pipelines.export wrote against the
 network's predict_on_batch. Images are random: a step costs the same on any.
@@ -33,7 +33,7 @@ _BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
 _RUNS = absl.flags.DEFINE_integer("runs", 5, "Timed steps of each, taken in turns; the median counts.", lower_bound=1)
 _SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, channels.")
 _CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes.", lower_bound=2)
-_AGAINST = absl.flags.DEFINE_multi_string("against", [], "Gin files of a second recipe.")
+_AGAINST = absl.flags.DEFINE_multi_string("against", [], "Another recipe, its gin files joined by +; may be repeated.")
 _SERVING = absl.flags.DEFINE_string("serving", None, "The folder of an exported version.")
 _KERAS = absl.flags.DEFINE_string("keras", None, "With --serving: the .keras file that it was made from.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
@@ -120,9 +120,8 @@ def run(argv: Sequence[str]) -> None:
         rng = np.random.default_rng(0)
         x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)
         y = rng.integers(0, _CLASSES.value, size).astype(np.int32)
-        steps = {"+".join(flags.gin_file): our_step(flags.gin_file, flags.gin_bindings, x, y)}
-        if _AGAINST.value:
-            steps["+".join(_AGAINST.value)] = our_step(_AGAINST.value, flags.gin_bindings, x, y)
+        recipes = [flags.gin_file, *(each.split("+") for each in _AGAINST.value)]
+        steps = {"+".join(files): our_step(files, flags.gin_bindings, x, y) for files in recipes}
         with contextlib.ExitStack() as others:
             if _REFERENCE.value:
                 apart = reference_step.apart(_REFERENCE.value, x, y)
