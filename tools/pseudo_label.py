@@ -199,8 +199,8 @@ def _write(output: pathlib.Path, images: np.ndarray, found: Labels, origin: Mapp
     kept = np.flatnonzero(found.confidence >= _LEAST.value)
     if not len(kept):
         raise UserError(
-            f"--min_confidence: expected at most {found.confidence.max():.4f}, which no image exceeds, received "
-            f"{_LEAST.value}; the same command goes on with a lower one."
+            f"--min_confidence: expected at most {np.floor(1e4 * found.confidence.max()) / 1e4}, the most that the "
+            f"network is sure of an image, received {_LEAST.value}; the same command goes on with a lower one."
         )
     labels = found.label[kept]
     made = np.array(json.dumps(origin))
