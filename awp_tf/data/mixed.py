@@ -16,7 +16,7 @@ from awp_tf.noise import ALGORITHM, EXTRA, make_seed
 class MixedBatches(Batches):
     """Training batches of which a fixed share is extra: pseudo-labelled or generated images.
 
-    As in robust self-training (Carmon et al., NeurIPS 2019, appendix B, and the authors' sampler): an epoch is as many
+    As in robust self-training (Carmon et al., NeurIPS 2019; datasets.py of the authors' code): an epoch is as many
     batches as there would be of the labelled images alone, all of full size; labelled images come without repetition
     from a fresh permutation in each epoch, which does not reach all of them; extra ones are drawn uniformly with
     repetition. The rows of a batch are shuffled, so that the shares of replicas are alike. Extra images are read from
