@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _CONFIGURABLE = (
     *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
+    *(data.ExtraData, data.NoExtra),
     *(data.digits, data.image_folder, data.npz, data.tfds_source),
     *(networks.preact_resnet18, networks.small_cnn, networks.wide_resnet),
     *(threats.Linf, threats.L2),

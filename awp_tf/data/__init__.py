@@ -2,13 +2,18 @@
 
 from awp_tf.data.augment import Augment, Chain, NoAugment, PadCropFlip, Rotate
 from awp_tf.data.batches import Batches, hold_out, ordered
+from awp_tf.data.extra import ExtraData, NoExtra
+from awp_tf.data.mixed import MixedBatches
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
 
 __all__ = [
     "Augment",
     "Batches",
     "Chain",
+    "ExtraData",
+    "MixedBatches",
     "NoAugment",
+    "NoExtra",
     "PadCropFlip",
     "Rotate",
     "Source",

@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step): nothing to save, and any step can come first."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +10,8 @@ from awp_tf.data.augment import Augment, NoAugment
 from awp_tf.data.sources import Split
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.noise import DATA, make_seed
+
+Rows = tuple[tf.Tensor, tf.Tensor]  # images and labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,16 @@ class Batches:
         self.augment(tf.constant(self.split.images[:1]), make_seed(self.seed, DATA))
 
     @property
+    def identity(self) -> dict[str, object]:
+        """What a run remembers of images that its source does not hold."""
+        return {}
+
+    @property
+    def remark(self) -> str:
+        """What the heading of a run says of images that the source does not hold: nothing, or a further line."""
+        return ""
+
+    @property
     def images_per_epoch(self) -> int:
         """How many images an epoch uses."""
         return len(self.split) - len(self.split) % self.batch_size % self.replicas
@@ -72,17 +85,26 @@ class Batches:
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1: (images [B, H, W, C], labels [B])."""
-        with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
-            images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
+        read = self._reader()
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            index = self._indices(step)
+            images, labels = read(step)
             noise = make_seed(self.seed, DATA, step)
-            chosen = tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]])
-            return to_pixels(self.augment(chosen, noise), self.dtype), tf.gather(labels, index)
+            return to_pixels(self.augment(images, noise), self.dtype), labels
 
         steps = tf.data.Dataset.range(start, stop)
         return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+    def _reader(self) -> Callable[[tf.Tensor], Rows]:
+        """Reads the images of a step, as they are, and their labels."""
+        with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
+            images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
+
+        def read(step: tf.Tensor) -> Rows:
+            index = self._indices(step)
+            return tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]]), tf.gather(labels, index)
+
+        return read
 
     def _indices(self, step: tf.Tensor) -> tf.Tensor:
         """Which images step uses: its share of a fresh permutation of all images."""

@@ -56,6 +56,30 @@ def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> 
     return np.stack([decode(file, size, channels) for file, _ in found]), np.array([y for _, y in found], np.int32)
 
 
+def read_unlabelled(root: pathlib.Path, size: int, channels: int) -> np.ndarray:
+    """The images in a folder and in its class folders, where it has some; uint8 [N, size, size, channels].
+
+    Args:
+        root: The folder.
+        size: Height and width that all images are resized to.
+        channels: 3 for colour, 1 for grey.
+
+    Raises:
+        UserError: It holds no image, or a file cannot be decoded (it is named).
+    """
+    places = [root, *(root / name for name in class_names(root))]
+    files = [file for place in places for file in sorted(place.iterdir()) if _is_visible(file)]
+    found = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UserError(
+            f"{_printable(root)}: expected images ({', '.join(SUFFIXES)}) in it or in its class folders, received none."
+        )
+    images = np.empty((len(found), size, size, channels), np.uint8)
+    for place, file in enumerate(found):
+        images[place] = decode(file, size, channels)
+    return images
+
+
 def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """An image file as uint8 [size, size, channels]; transparency and EXIF rotation are ignored, as in serving.
 

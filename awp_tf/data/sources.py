@@ -202,7 +202,7 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     if images.dtype.kind not in "biuf":
         raise UserError(f"images: expected numbers, received {images.dtype}.")
     images = images[..., None] if images.ndim == 3 else images
-    images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
     labels = labels.reshape(-1)

@@ -44,6 +44,11 @@ def fraction(name: str, value: object) -> None:
     _require(_real(value) and 0 <= value < 1, name, "a number in [0, 1)", value)  # type: ignore[operator]
 
 
+def share(name: str, value: object) -> None:
+    """Raises UserError unless value is a number in (0, 1)."""
+    _require(_real(value) and 0 < value < 1, name, "a number in (0, 1)", value)  # type: ignore[operator]
+
+
 def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raises UserError unless value is one of known; the nearest is suggested."""
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)

@@ -128,8 +128,17 @@ def _text(parts: Parts) -> str:
     return json.dumps(dict(sorted(parts.items())), indent=1) + "\n" if parts else ""
 
 
+def trained_on(path: pathlib.Path) -> DataIdentity:
+    """What a run remembers of its data; see awp_tf.data.Source.identity. Runs of older versions: nothing."""
+    file = path / _DATA
+    kept: DataIdentity = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return kept
+
+
 def require_same_data(path: pathlib.Path, data: DataIdentity) -> None:
-    """Compares data with those that a run began with; runs of older versions remember nothing.
+    """Compares data with those that a run began with, as far as both are known.
+
+    Runs of older versions remember nothing; what comes after training neither needs nor reads extra images.
 
     Args:
         path: The folder of the run.
@@ -138,13 +147,10 @@ def require_same_data(path: pathlib.Path, data: DataIdentity) -> None:
     Raises:
         UserError: They are others: images were added, classes renamed, another version was downloaded.
     """
-    if not (path / _DATA).is_file():
-        return
-    trained: DataIdentity = json.loads((path / _DATA).read_text(encoding="utf-8"))
-    for name, there in trained.items():
-        if data.get(name) != there:
+    for name, there in trained_on(path).items():
+        if name in data and data[name] != there:
             raise UserError(
-                f"{path}: its data have changed since training began: {name} {there}, now {data.get(name)}; "
+                f"{path}: its data have changed since training began: {name} {there}, now {data[name]}; "
                 "put them back, or train in another folder; a network itself may be taken to any data."
             )
 

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf import data as data_lib
-from awp_tf.data import Augment, Batches, NoAugment, Source, Split
+from awp_tf.data import Augment, Batches, NoAugment, NoExtra, Source, Split
+from awp_tf.data.extra import Extra
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
 from awp_tf.infra.errors import UserError, at_least, whole_seed
 from awp_tf.infra.tensorboard import Board
@@ -46,6 +47,7 @@ class Data:
             best network; None is 1,000 or 2 %, whichever is less.
         validation_seed: Which ones; the same for all runs unless changed.
         limit: Use only so many training images; None uses all.
+        extra: Adds pseudo-labelled or generated images to every batch.
     """
 
     source: Callable[[], Source]
@@ -54,11 +56,14 @@ class Data:
     validation: int | float | None = None
     validation_seed: int = 0
     limit: int | None = None
+    extra: Extra = NoExtra()
 
     def __post_init__(self) -> None:
-        """Raises UserError where the source is no function that reads data."""
+        """Raises UserError where the source is no function that reads data, or extra nothing that adds some."""
         if not callable(self.source):
             raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
+        if isinstance(self.extra, type) or not callable(self.extra):
+            raise UserError(f"Data.extra: expected an object such as @ExtraData(), received {self.extra!r}.")
 
     def load(self) -> tuple[Source, Split, Split]:
         """(Source, training images, validation images)."""
@@ -70,6 +75,21 @@ class Data:
             chosen = np.random.RandomState(self.validation_seed).permutation(len(train))[: self.limit]
             train = train.take(np.sort(chosen))
         return source, train, validation
+
+    def batches(self, source: Source, split: Split, seed: int, replicas: int, dtype: str) -> Batches:
+        """Training batches.
+
+        Args:
+            source: What load gave.
+            split: Its training images.
+            seed: What order and augmentation depend on.
+            replicas: How many share a batch.
+            dtype: Of the images.
+
+        Raises:
+            UserError: The batch size, the augmentation or the extra data do not fit.
+        """
+        return self.extra(Batches(split, self.batch_size, self.augment, seed, replicas, dtype=dtype), source)
 
 
 def train(
@@ -132,17 +152,15 @@ def train(
         print(f"{workdir} holds a finished run; nothing to do.\n{said}")
         return finished
     source, train_split, validation_split = data.load()
-    batches = Batches(
-        train_split, data.batch_size, data.augment, seed, strategy.num_replicas_in_sync, dtype=recipe.dtype
-    )
+    batches = data.batches(source, train_split, seed, strategy.num_replicas_in_sync, recipe.dtype)
     with strategy.scope():
         trainer = recipe.trainer(
             source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
         )
         require_readable(trainer.averaged.network)
         monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
-        with folder.begin(_hparams(recipe, data, epochs, seed, source), source.identity):
-            print(_heading(source, train_split, validation_split, trainer, folder.path, epochs), flush=True)
+        with folder.begin(_hparams(recipe, data, epochs, seed, source), {**source.identity, **batches.identity}):
+            print(_heading(source, batches, validation_split, trainer, folder.path, epochs), flush=True)
             loop = Loop(
                 trainer,
                 batches,
@@ -211,15 +229,15 @@ def _names(source: Source) -> str:
 
 
 def _heading(
-    source: Source, train: Split, validation: Split, trainer: RobustTrainer, path: pathlib.Path, epochs: int
+    source: Source, batches: Batches, validation: Split, trainer: RobustTrainer, path: pathlib.Path, epochs: int
 ) -> str:
     idle = trainer.perturbation != Identity() and not _perturbs(trainer, epochs)
     warning = f"\nwarning: {trainer.perturbation} never sets in: the run ends before it begins." if idle else ""
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return (
-        f"{source.name}: {len(train):,} images to train on, {len(validation):,} to validate, {len(source.test):,} to "
-        f"test, {source.classes} classes{_names(source)}\n"
+        f"{source.name}: {len(batches.split):,} images to train on, {len(validation):,} to validate, "
+        f"{len(source.test):,} to test, {source.classes} classes{_names(source)}{batches.remark}\n"
         f"{trainer.network.name}: {parameters:,} parameters, on "
         f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
         f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"

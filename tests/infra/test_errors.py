@@ -17,6 +17,7 @@ from awp_tf.schedules import Warmup
         (lambda v: errors.not_negative("x", v), [0, 2.5], [-1e-9]),
         (lambda v: errors.at_least("x", v, 2), [2, np.int64(3)], [1, 2.0, True, None, "3"]),
         (lambda v: errors.fraction("x", v), [0, 0.999], [1, -0.1]),
+        (lambda v: errors.share("x", v), [0.001, 0.5], [0, 1, True, "0.5", None]),
     ],
 )
 def test_checks_let_through_what_fits_and_name_what_does_not(check, good, bad):

@@ -25,6 +25,8 @@ SAID = {
     "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
+    "gin/rst.gin": ["EXTRA='pseudo.npz'"],
+    "gin/rst_awp.gin": ["EXTRA='pseudo.npz'"],
 }
 FILES = [file for files in AXES.values() for file in files]
 PAIRS = [(axis, one, other) for axis, files in AXES.items() for one in files for other in files if one != other]

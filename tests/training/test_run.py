@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from awp_tf.infra.errors import UserError
-from awp_tf.training.run import Run, RunFolder, kept_epochs, parts_of, read_run
+from awp_tf.training.run import Run, RunFolder, kept_epochs, parts_of, read_run, require_same_data, trained_on
 
 CONFIG = "EPOCHS = 3\nSEED = 0\n"
 DATA = {"class names": ["cat", "dog"], "training images": "40, SHA-256 abc"}
@@ -60,6 +60,16 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
     assert read_run(tmp_path, finished=False) == Run(tmp_path, CONFIG, None, [{"epoch": 1}])
     folder.finish({"best": {"test_clean": 0.5}})
     assert read_run(tmp_path).result == {"best": {"test_clean": 0.5}}
+
+
+def test_data_are_compared_as_far_as_both_sides_know_them(tmp_path):
+    with RunFolder.of(tmp_path, CONFIG).begin({}, {**DATA, "extra images": "9, SHA-256 abc"}):
+        assert trained_on(tmp_path)["extra images"] == "9, SHA-256 abc"
+    require_same_data(tmp_path, DATA)  # a command that comes after training reads no extra images
+    for name, value in (("extra images", "9, SHA-256 abd"), ("class names", ["cat", "cow"])):
+        with pytest.raises(UserError, match=f"its data have changed since training began: {name}"):
+            require_same_data(tmp_path, {**DATA, name: value})
+    assert trained_on(tmp_path / "none") == {}
 
 
 def test_a_run_with_other_parts_of_ones_own_is_another(tmp_path):
