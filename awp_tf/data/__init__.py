@@ -3,6 +3,7 @@
 from awp_tf.data.augment import Augment, Chain, NoAugment, PadCropFlip, Rotate
 from awp_tf.data.batches import Batches, hold_out, ordered
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
+from awp_tf.data.subsets import only_classes
 
 __all__ = [
     "Augment",
@@ -17,6 +18,7 @@ __all__ = [
     "hold_out",
     "image_folder",
     "npz",
+    "only_classes",
     "ordered",
     "tfds_source",
 ]
