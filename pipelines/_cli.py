@@ -31,7 +31,7 @@ T = TypeVar("T")
 _CONFIGURABLE = (
     *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
     *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
-    *(networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
+    *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
     *(threats.Linf, threats.L2),
     *(attacks.Clean, attacks.FGSM, attacks.PGD, attacks.Restarts),
     *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),

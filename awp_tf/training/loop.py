@@ -16,7 +16,7 @@ from awp_tf.infra.progress import Console, Pace, duration
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
-from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
+from awp_tf.training.checkpoints import Checkpoints, TrainingState, noise_states, save_network
 from awp_tf.training.run import epoch_file
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
@@ -74,6 +74,7 @@ class Loop:
             network=trainer.network,
             averaged=trainer.averaged_network,
             optimizer=trainer.optimizer,
+            **noise_states(trainer.network),
         )
 
     def run(self) -> None:

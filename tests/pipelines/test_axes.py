@@ -25,6 +25,9 @@ SAID = {
     "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
+    "gin/networks/pretrained.gin": ["PRETRAINED='best.keras'"],
+    "gin/pretrain.gin": ["PRETRAINED='best.keras'"],
+    "gin/pretrain_awp.gin": ["PRETRAINED='best.keras'"],
 }
 PAIRS = [(axis, one, other) for axis, files in AXES.items() for one in files for other in files if one != other]
 
