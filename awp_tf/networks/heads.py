@@ -50,9 +50,15 @@ def train_last(network: keras.Model, count: int | None, *, name: str) -> None:
         at_least(name, count, 1)
         if count > len(layers):
             raise UserError(f"{name}: expected at most the {len(layers)} layers of {network.name}, received {count}.")
-    network.trainable = True  # a file may hold layers that were frozen before
+    unfreeze(network)  # a file may hold layers that were frozen before
     for layer in layers[: -count if count else 0]:
         layer.trainable = False
+
+
+def unfreeze(network: keras.Model) -> None:
+    """Makes all layers trainable, those of networks inside of it, too."""
+    network.trainable = False  # Keras passes on only what changes
+    network.trainable = True
 
 
 def with_weights(network: keras.Model) -> Iterator[keras.layers.Layer]:
