@@ -65,7 +65,7 @@ def test_weights_of_a_file_are_taken_and_others_refused(tmp_path):
     second = application(shape=SHAPE, classes=2, weights=str(tmp_path / "body.weights.h5"), **NARROW)
     for one, other in zip(weights_of(first)[:-2], weights_of(second)[:-2], strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(UserError, match="application: MobileNet cannot be made .*weights"):
+    with pytest.raises(UserError, match=r"application: MobileNet cannot be made .*weights"):
         application(shape=SHAPE, classes=2, weights=str(tmp_path / "body.weights.h5"), name="MobileNet")
 
 
@@ -92,7 +92,7 @@ def test_imagenet_without_a_network_is_one_line(monkeypatch):
         raise Exception("URL fetch failure on https://storage.example/mobilenet.h5: None -- offline")
 
     monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", offline)
-    with pytest.raises(UserError, match="weights 'imagenet' .*URL fetch failure"):
+    with pytest.raises(UserError, match=r"weights 'imagenet' .*URL fetch failure"):
         application(shape=(128, 128, 3), classes=5, name="MobileNet", weights="imagenet")
 
 

@@ -127,5 +127,5 @@ def test_files_that_are_none_and_another_precision_are_refused(tmp_path):
         tuned("nothing.keras")
     tiny_network().save(tmp_path / "network.keras")
     keras.config.set_floatx("float64")
-    with pytest.raises(UserError, match="expected a network that takes float64, .* takes float32"):
+    with pytest.raises(UserError, match=r"expected a network that takes float64, .* takes float32"):
         tuned(tmp_path / "network.keras")
