@@ -6,10 +6,17 @@ import subprocess
 import sys
 import time
 
+import gin
 import numpy as np
 import pytest
 
+from awp_tf.methods import AT
 from awp_tf.networks.classifier import keras_file
+from awp_tf.perturbations import AWP, Identity
+from awp_tf.schedules import Cosine
+from awp_tf.training.recipe import Recipe
+from awp_tf.training.train import Data
+from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 QUICK = ("EPOCHS=2", "Data.limit=64", "Data.validation=20", "BATCH_SIZE=32", "small_cnn.width=4")
@@ -38,6 +45,18 @@ def first(tmp_path_factory, commands):
 
 def arrays(file):
     return [np.asarray(w) for w in keras_file(file).weights]
+
+
+@pytest.mark.parametrize(("leaf", "perturbation"), [("pretrain", Identity()), ("pretrain_awp", AWP(0.005))])
+def test_fine_tuning_is_the_setting_of_its_paper(leaf, perturbation):
+    _cli.parse([f"gin/{leaf}.gin"], ["PRETRAINED='best.keras'"])
+    recipe, data = (gin.get_configurable(thing.__name__)() for thing in (Recipe, Data))
+    gin.clear_config()
+    assert isinstance(recipe.method, AT)
+    assert recipe.perturbation == perturbation
+    assert recipe.learning_rate == Cosine(0.001, 50)
+    assert (recipe.nesterov, recipe.momentum, recipe.weight_decay) == (True, 0.9, 5e-4)
+    assert (data.batch_size, recipe.perturb_from) == (128, 0.0)
 
 
 @pytest.mark.slow
