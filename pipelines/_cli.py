@@ -31,8 +31,8 @@ T = TypeVar("T")
 _CONFIGURABLE = (
     *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
     *(data.ExtraData, data.NoExtra),
-    *(data.digits, data.image_folder, data.npz, data.tfds_source),
-    *(networks.preact_resnet18, networks.small_cnn, networks.wide_resnet),
+    *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
+    *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
     *(threats.Linf, threats.L2),
     *(attacks.Clean, attacks.FGSM, attacks.NFGSM, attacks.PGD, attacks.Restarts),
     *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),

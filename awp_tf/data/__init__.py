@@ -5,6 +5,7 @@ from awp_tf.data.batches import Batches, hold_out, ordered
 from awp_tf.data.extra import ExtraData, NoExtra
 from awp_tf.data.mixed import MixedBatches
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
+from awp_tf.data.subsets import only_classes
 
 __all__ = [
     "Augment",
@@ -22,6 +23,7 @@ __all__ = [
     "hold_out",
     "image_folder",
     "npz",
+    "only_classes",
     "ordered",
     "tfds_source",
 ]

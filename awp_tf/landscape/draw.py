@@ -26,6 +26,7 @@ from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Meter, Survey
 from awp_tf.networks.classifier import digest, keras_file, of_keras
+from awp_tf.networks.heads import unfreeze
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class View:
             UserError: It cannot be read, or does not fit the images.
         """
         network = keras_file(self.path)
-        network.trainable = True  # a network that was frozen before it was saved has a landscape, too
+        unfreeze(network)  # a network that was frozen before it was saved, wholly or in part, has a landscape, too
         Subject(of_keras(network, name=str(self.path)), {"train": self.train, "test": self.test}, data=self.data)
         if not any(len(weight.shape) > 1 for weight in network.trainable_variables):
             raise UserError(f"{self.path}: expected a network with trainable kernels, which this has not.")

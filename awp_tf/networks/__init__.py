@@ -1,8 +1,18 @@
-"""Classifiers from [0, 1] pixels to logits, equal to the reference's, and their PyTorch weights."""
+"""Classifiers from [0, 1] pixels to logits, equal to the reference's, and their PyTorch weights; others, fine-tuned."""
 
+from awp_tf.networks.application import application
 from awp_tf.networks.preact_resnet import preact_resnet18
+from awp_tf.networks.pretrained import pretrained
 from awp_tf.networks.small_cnn import small_cnn
 from awp_tf.networks.torch_weights import dump_torch_weights, load_torch_weights
 from awp_tf.networks.wide_resnet import wide_resnet
 
-__all__ = ["dump_torch_weights", "load_torch_weights", "preact_resnet18", "small_cnn", "wide_resnet"]
+__all__ = [
+    "application",
+    "dump_torch_weights",
+    "load_torch_weights",
+    "preact_resnet18",
+    "pretrained",
+    "small_cnn",
+    "wide_resnet",
+]

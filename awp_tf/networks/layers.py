@@ -9,6 +9,8 @@ import tensorflow as tf
 from awp_tf.infra.errors import UserError
 
 CHANNELS_LAST = "channels_last"  # said outright: a person's keras.json may say otherwise
+# By Keras' names: what works on each number by itself.
+ACTIVATIONS = ("relu", "silu", "gelu", "elu", "celu", "selu", "mish", "leaky_relu", "softplus", "sigmoid", "tanh")
 
 
 @keras.saving.register_keras_serializable(package="awp_tf")
@@ -92,8 +94,8 @@ class BatchNorm(keras.layers.Layer):
         )
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Normalises x [B, H, W, C]."""
-        return self._batch(x) if training else self._stored(x)
+        """Normalises x [B, H, W, C]; where the layer is frozen, by the stored statistics in training, too."""
+        return self._batch(x) if training and self.trainable else self._stored(x)
 
     def _stored(self, x: tf.Tensor) -> tf.Tensor:
         gamma, beta, mean, variance = self._parameters(x)
@@ -211,9 +213,12 @@ def normalized_images(
     return inputs, Normalize(*statistics, name="normalize", dtype=dtype)(inputs)
 
 
-def bn_relu(x: Any, *, synchronized: bool, name: str) -> Any:
-    """BatchNorm, then ReLU."""
-    return keras.layers.ReLU(name=f"{name}.relu")(BatchNorm(synchronized=synchronized, name=name)(x))
+def bn_activation(x: Any, activation: str = "relu", *, synchronized: bool, name: str) -> Any:
+    """BatchNorm, then one of ACTIVATIONS."""
+    x = BatchNorm(synchronized=synchronized, name=name)(x)
+    if activation == "relu":  # a layer of its own kind, as in the files of earlier versions
+        return keras.layers.ReLU(name=f"{name}.relu")(x)
+    return keras.layers.Activation(activation, name=f"{name}.{activation}")(x)
 
 
 def at_least_float32() -> str:

@@ -109,6 +109,16 @@ class Checkpoints:
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
+def noise_states(network: keras.Model) -> dict[str, list[keras.Variable]]:
+    """What layers that draw noise, as Dropout does, count by: Keras leaves it out of weights and checkpoints.
+
+    Nothing where there are none, so that checkpoints of such networks stay as they are.
+    """
+    weights = {id(variable) for variable in network.weights}
+    states = [variable for variable in network.non_trainable_variables if id(variable) not in weights]
+    return {"noise": states} if states else {}
+
+
 def save_network(network: keras.Model, path: pathlib.Path) -> None:
     """Saves network as .keras; path holds either the old file or the new one, never half of it."""
     with atomic_write(path) as part:

@@ -16,7 +16,7 @@ from awp_tf.infra.progress import Console, Pace, duration
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
-from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
+from awp_tf.training.checkpoints import Checkpoints, TrainingState, noise_states, save_network
 from awp_tf.training.collapse import collapse
 from awp_tf.training.run import epoch_file
 
@@ -75,6 +75,7 @@ class Loop:
             network=trainer.network,
             averaged=trainer.averaged_network,
             optimizer=trainer.optimizer,
+            **noise_states(trainer.network),
         )
 
     def run(self) -> None:

@@ -96,9 +96,10 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(drawing, vie
     assert other["networks"][0]["sharpness"]["1"] != first["networks"][0]["sharpness"]["1"]
 
 
-def test_a_network_that_was_saved_frozen_moves_all_the_same(views, tmp_path):
+@pytest.mark.parametrize("part", ["all", "a layer"])
+def test_a_network_that_was_saved_frozen_moves_all_the_same(part, views, tmp_path):
     network = views[0].network()
-    network.trainable = False
+    (network if part == "all" else network.get_layer("conv2.1")).trainable = False
     network.save(tmp_path / "frozen.keras")
     frozen = dataclasses.replace(views[0], path=tmp_path / "frozen.keras")
     settings = Landscape(ATTACK, [0, 1], 1, 0)

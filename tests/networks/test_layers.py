@@ -139,3 +139,16 @@ def test_layers_describe_themselves():
 def test_statistics_that_do_not_fit_the_channels_never_broadcast(settings, channels, message):
     with pytest.raises(UserError, match=message):
         Normalize(*settings)(np.zeros((2, 4, 4, channels), np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_bfloat16"])
+def test_a_frozen_layer_uses_its_stored_statistics_in_training_and_keeps_them(x, dtype):
+    layer, x = made(dtype), tf.constant(x)
+    layer.moving_mean.assign([1.0, 2.0, 3.0])
+    layer.trainable = False
+    before = [np.array(w) for w in layer.weights]
+    np.testing.assert_array_equal(*(tf.cast(layer(x, training=mode), "float64") for mode in (True, False)))
+    for now, was in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(now, was)
+    layer.trainable = True
+    assert np.abs(tf.cast(layer(x, training=True) - layer(x, training=False), "float64")).max() > 0.1

@@ -8,6 +8,7 @@ import tensorflow as tf
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, small_cnn, wide_resnet
+from awp_tf.networks.layers import ACTIVATIONS
 
 
 def count(variables):
@@ -89,3 +90,46 @@ def test_bfloat16_keeps_pixels_and_logits_in_float32():
     assert network.get_layer("normalize").compute_dtype == "float32"
     assert network.get_layer("layer1.0.conv1").compute_dtype == "bfloat16"
     assert predictor(network)(tf.zeros([2, 32, 32, 3])).dtype == tf.float32
+
+
+MAKERS = {
+    "preact_resnet18": lambda **settings: preact_resnet18(width=2, **settings),
+    "wide_resnet": lambda **settings: wide_resnet(depth=10, width=1, **settings),
+    "small_cnn": lambda **settings: small_cnn(shape=(32, 32, 3), classes=10, width=2, **settings),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_another_activation_changes_what_is_computed_and_no_weight(make):
+    networks = []
+    for settings in ({}, {"activation": "relu"}, {"activation": "silu"}):
+        keras.utils.set_random_seed(0)
+        networks.append(make(**settings))
+    plain, relu, silu = networks
+    assert plain.to_json() == relu.to_json()
+    assert [w.path for w in plain.weights] == [w.path for w in silu.weights]
+    for one, other in zip(plain.get_weights(), silu.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    x = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)).astype("float32")
+    assert np.abs(plain(x) - silu(x)).max() > 1e-4
+    assert '"silu"' in silu.to_json()
+    assert '"relu"' not in silu.to_json()
+
+
+def test_relu_layers_are_called_as_they_always_were():
+    for network, names in ((MAKERS["preact_resnet18"](), 17), (MAKERS["wide_resnet"](), 7)):
+        layers = [layer for layer in network.layers if type(layer) is keras.layers.ReLU]
+        assert len(layers) == names
+        assert all(layer.name.endswith(".relu") for layer in layers)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_that_is_named_is_one_of_keras_and_one_number_at_a_time(name):
+    function, x = keras.activations.get(name), tf.constant([-2.0, 0.5, 3.0])
+    np.testing.assert_allclose(function(x), [function(tf.constant([v]))[0] for v in x.numpy()], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_activation_that_is_not_known_is_one_line(name):
+    with pytest.raises(UserError, match=rf"{name}.activation: expected one of relu, silu, .* Did you mean 'silu'\?"):
+        MAKERS[name](activation="silo")

@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer
+from helpers import SHAPE, assert_same_weights, tiny_batch, tiny_network, tiny_trainer
 
 from awp_tf.infra.errors import UserError
-from awp_tf.training.checkpoints import Checkpoints, TrainingState, save_network
+from awp_tf.training.checkpoints import Checkpoints, TrainingState, noise_states, save_network
 
 
 def objects(seed=0):
@@ -107,3 +107,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_network(network, path)
     assert path.read_bytes() == old
+
+
+def with_dropout():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(inputs))
+    return tiny_trainer(keras.Model(inputs, keras.layers.Dense(4)(x)))
+
+
+def test_noise_of_layers_goes_on_where_it_stopped(float64, tmp_path):
+    whole, progress = with_dropout(), TrainingState(step=1)
+    for seed in (1, 2):
+        whole.train_step(tiny_batch(dtype="float64", seed=seed))
+        if seed == 1:
+            parts = {"network": whole.network, "optimizer": whole.optimizer, **noise_states(whole.network)}
+            Checkpoints(tmp_path, progress, **parts).save()
+    again = with_dropout()
+    parts = {"network": again.network, "optimizer": again.optimizer, **noise_states(again.network)}
+    assert Checkpoints(tmp_path, TrainingState(), **parts).restore()
+    again.train_step(tiny_batch(dtype="float64", seed=2))
+    assert_same_weights(again.network, whole.network)
+
+
+def test_networks_without_noise_have_the_checkpoints_they_had():
+    assert noise_states(tiny_network()) == {}
+    assert [len(states) for states in noise_states(with_dropout().network).values()] == [1]
