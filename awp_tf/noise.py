@@ -15,7 +15,7 @@ _PHILOX = 1  # its number in TensorFlow's operations
 _MIXING_KEY = [0x02461E293EC8F720]  # of TensorFlow's stateless_random_ops
 
 # The first fold of a run's seed, so that no two purposes share noise.
-ATTACK, WEIGHTS, DATA, EVALUATION = range(4)
+ATTACK, WEIGHTS, DATA, EVALUATION, MIX = range(5)
 
 
 class Seed(NamedTuple):

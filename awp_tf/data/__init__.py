@@ -1,16 +1,26 @@
 """Images and labels: where they come from, how they are augmented, how they become batches."""
 
-from awp_tf.data.augment import Augment, Chain, NoAugment, PadCropFlip, Rotate
+from awp_tf.data.augment import Augment, Chain, Cutout, NoAugment, PadCropFlip, Rotate
 from awp_tf.data.batches import Batches, hold_out, ordered
+from awp_tf.data.mixing import CutMix, Mix, MixChain, MixUp, NoMix, SmoothLabels
+from awp_tf.data.rand_augment import RandAugment
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
 
 __all__ = [
     "Augment",
     "Batches",
     "Chain",
+    "CutMix",
+    "Cutout",
+    "Mix",
+    "MixChain",
+    "MixUp",
     "NoAugment",
+    "NoMix",
     "PadCropFlip",
+    "RandAugment",
     "Rotate",
+    "SmoothLabels",
     "Source",
     "Split",
     "digits",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from awp_tf.attacks import Attack
-from awp_tf.averaging import EMA, Averaging, Latest
+from awp_tf.averaging import Averaging, Latest
 from awp_tf.infra.errors import UserError, fraction
 from awp_tf.methods import Method
 from awp_tf.optimizers import SGD
@@ -43,7 +43,7 @@ class Recipe:
         nesterov: Of SGD.
         weight_decay: Coupled, taken at the perturbed weights.
         alternations: How often attack and perturbation take turns.
-        ema_decay: Above 0, evaluate and save a moving average of the weights.
+        averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
         xla: True, False or "auto" (where there is a GPU).
         precision: A Keras dtype policy: float32, mixed_bfloat16 or float64.
     """
@@ -60,20 +60,23 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 5e-4
     alternations: int = 1
-    ema_decay: float = 0.0
+    averaging: Callable[[keras.Model], Averaging] = Latest
     xla: bool | str = "auto"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        fraction("Recipe.ema_decay", self.ema_decay)
         fraction("Recipe.perturb_from", self.perturb_from)
         for name, example in _EXAMPLES.items():
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
                 raise UserError(f"Recipe.{name}: expected an object such as {example}, received {part!r}.")
-        if not callable(self.network):
-            raise UserError(f"Recipe.network: expected a function such as @small_cnn, received {self.network!r}.")
+        for name, example in (("network", "@small_cnn"), ("averaging", "@EMA")):
+            part = getattr(self, name)
+            if not callable(part):
+                raise UserError(
+                    f"Recipe.{name}: expected a function such as {example} (no brackets), received {part!r}."
+                )
         known = ("float32", "mixed_bfloat16", "float64")
         if self.precision not in known:
             raise UserError(f"Recipe.precision: expected one of {', '.join(known)}, received {self.precision!r}.")
@@ -113,7 +116,7 @@ class Recipe:
             transform=self.transform,
             weight_decay=self.weight_decay,
             alternations=self.alternations,
-            averaging=self._averaging,
+            averaging=self.averaging,
             steps_per_epoch=steps_per_epoch,
             seed=seed,
             xla=self.xla,
@@ -124,9 +127,6 @@ class Recipe:
         rate = LearningRate(self.learning_rate, steps_per_epoch, self.whole_epochs)
         trainer.compile(SGD(rate, self.momentum, self.nesterov))
         return trainer
-
-    def _averaging(self, network: keras.Model) -> Averaging:
-        return EMA(network, self.ema_decay) if self.ema_decay else Latest(network)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf import data as data_lib
-from awp_tf.data import Augment, Batches, NoAugment, Source, Split
+from awp_tf.data import Augment, Batches, Mix, NoAugment, NoMix, Source, Split
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
 from awp_tf.infra.errors import UserError, at_least, whole_seed
 from awp_tf.infra.tensorboard import Board
@@ -46,6 +46,7 @@ class Data:
             best network; None is 1,000 or 2 %, whichever is less.
         validation_seed: Which ones; the same for all runs unless changed.
         limit: Use only so many training images; None uses all.
+        mix: Done to a batch in [0, 1] and to its labels, after augment: smooths labels, blends images.
     """
 
     source: Callable[[], Source]
@@ -54,11 +55,14 @@ class Data:
     validation: int | float | None = None
     validation_seed: int = 0
     limit: int | None = None
+    mix: Mix = NoMix()
 
     def __post_init__(self) -> None:
-        """Raises UserError where the source is no function that reads data."""
+        """Raises UserError where the source is no function that reads data, or mix is no object."""
         if not callable(self.source):
             raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
+        if isinstance(self.mix, type) or not callable(self.mix):
+            raise UserError(f"Data.mix: expected an object such as @MixUp(), received {self.mix!r}.")
 
     def load(self) -> tuple[Source, Split, Split]:
         """(Source, training images, validation images)."""
@@ -133,7 +137,14 @@ def train(
         return finished
     source, train_split, validation_split = data.load()
     batches = Batches(
-        train_split, data.batch_size, data.augment, seed, strategy.num_replicas_in_sync, dtype=recipe.dtype
+        train_split,
+        data.batch_size,
+        data.augment,
+        seed,
+        strategy.num_replicas_in_sync,
+        recipe.dtype,
+        data.mix,
+        source.classes,
     )
     with strategy.scope():
         trainer = recipe.trainer(
