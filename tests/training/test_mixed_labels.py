@@ -1,19 +1,21 @@
 """Mixed labels and averages through a whole run: the loss is that of the labels, and a resumed run the same run."""
 
+import signal
+
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import CLASSES, assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
+from helpers import CLASSES, assert_same_weights, run_command, tiny_network, tiny_split, tiny_trainer, weights_of
 
 from awp_tf.attacks import Clean
-from awp_tf.averaging import EMA, SWA
+from awp_tf.averaging import EMA, SWA, Latest
 from awp_tf.data import Batches, CutMix, MixChain, MixUp, PadCropFlip, SmoothLabels
 from awp_tf.infra.signals import Interrupted
 from awp_tf.methods import AT, TRADES
 from awp_tf.networks.layers import BatchNorm
 from awp_tf.perturbations import Identity
 from awp_tf.training.loop import Loop
+from pipelines import train
 
 MIX = MixChain([MixUp(), SmoothLabels(0.1)])
 
@@ -55,7 +57,7 @@ def run(folder, averaging, *, stop_in=None, seen=None):
 
     def validate(on_batch):
         if loop.progress.epoch + 1 == stop_in:
-            raise Interrupted("SIGTERM")
+            raise Interrupted(signal.SIGTERM)
         if seen is not None:
             seen.append((weights_of(trainer.network), weights_of(trainer.averaged.network)))
         return {f"{part}/{name}": 0.5 for part in ("train", "validation") for name in ("clean", "robust")}
@@ -95,18 +97,51 @@ def test_swa_through_the_loop_is_the_mean_of_its_epochs_with_statistics_of_its_o
 
 @pytest.mark.usefixtures("float64")
 def test_an_average_does_not_disturb_what_is_trained(tmp_path):
-    plain = tiny_trainer(bn_network(), steps_per_epoch=3, rate=0.05)
-    for batch in batches(MIX).dataset(0, 9):
-        tf.function(plain.train_step, autograph=False)(batch)
-    assert_same_weights(run(tmp_path, AVERAGES["swa"]).network, plain.network)
+    plain, averaged = (run(tmp_path / name, AVERAGES.get(name, Latest)) for name in ("latest", "swa"))
+    assert plain.averaged.network is plain.network
+    assert_same_weights(averaged.network, plain.network)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("stop_in", [1, 3])
-@pytest.mark.parametrize("averaging", AVERAGES.values(), ids=AVERAGES)
-def test_an_average_is_the_same_after_a_resume(averaging, stop_in, tmp_path):
-    whole = run(tmp_path / "whole", averaging)
-    run(tmp_path / "stopped", averaging, stop_in=stop_in)
-    resumed = run(tmp_path / "stopped", averaging)
+@pytest.mark.parametrize("name", ["swa", *(pytest.param(name, marks=pytest.mark.slow) for name in list(AVERAGES)[1:])])
+def test_an_average_is_the_same_after_a_resume(name, tmp_path):
+    whole = run(tmp_path / "whole", AVERAGES[name])
+    for stop_in in (1, 3):
+        run(tmp_path / "stopped", AVERAGES[name], stop_in=stop_in)
+    resumed = run(tmp_path / "stopped", AVERAGES[name])
     assert_same_weights(whole.network, resumed.network)
     assert_same_weights(whole.averaged.network, resumed.averaged.network)
+
+
+RECIPES = {
+    "swa": ["Recipe.averaging=@SWA", "SWA.epochs=%EPOCHS", "SWA.start=0.3"],
+    "mixup_ema": ["Recipe.averaging=@EMA", "EMA.decay=0.9", "Data.mix=@MixUp()"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bindings", RECIPES.values(), ids=RECIPES)
+def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, monkeypatch):
+    files = ["gin/trades_awp.gin", "gin/digits.gin", "gin/networks/preact_resnet18.gin"]
+    settings = [*bindings, "preact_resnet18.width=2", "EPOCHS=3", "Data.limit=192", "test/Measurement.examples=50"]
+    flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={setting}" for setting in settings)]
+    run_command(train, *flags, f"--workdir={tmp_path / 'whole'}")
+    with monkeypatch.context() as patch:
+        stopping = _in_epoch(2, Loop._measure)
+        patch.setattr(Loop, "_measure", stopping)
+        with pytest.raises(Interrupted):
+            run_command(train, *flags, f"--workdir={tmp_path / 'stopped'}")
+    run_command(train, *flags, f"--workdir={tmp_path / 'stopped'}")
+    whole, stopped = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "stopped"))
+    assert_same_weights(whole, stopped)
+    history = [(tmp_path / name / "history.json").read_text() for name in ("whole", "stopped")]
+    assert history[0] == history[1]
+
+
+def _in_epoch(epoch, measure):
+    def stopping(loop, interrupt):
+        if loop.progress.epoch + 1 == epoch:
+            raise Interrupted(signal.SIGTERM)
+        return measure(loop, interrupt)
+
+    return stopping
