@@ -75,6 +75,14 @@ class Data:
             train = train.take(np.sort(chosen))
         return source, train, validation
 
+    def batches(self, split: Split, classes: int, seed: int, replicas: int, dtype: str) -> Batches:
+        """Training batches of split, whose labels are 0..classes-1.
+
+        Raises:
+            UserError: The batch, the augmentation or the mix does not fit the images.
+        """
+        return Batches(split, self.batch_size, self.augment, seed, replicas, dtype, self.mix, classes)
+
 
 def train(
     *,
@@ -136,16 +144,7 @@ def train(
         print(f"{workdir} holds a finished run; nothing to do.\n{said}")
         return finished
     source, train_split, validation_split = data.load()
-    batches = Batches(
-        train_split,
-        data.batch_size,
-        data.augment,
-        seed,
-        strategy.num_replicas_in_sync,
-        recipe.dtype,
-        data.mix,
-        source.classes,
-    )
+    batches = data.batches(train_split, source.classes, seed, strategy.num_replicas_in_sync, recipe.dtype)
     with strategy.scope():
         trainer = recipe.trainer(
             source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed

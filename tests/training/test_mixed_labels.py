@@ -122,7 +122,7 @@ RECIPES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("bindings", RECIPES.values(), ids=RECIPES)
 def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, monkeypatch):
-    files = ["gin/trades_awp.gin", "gin/digits.gin", "gin/networks/preact_resnet18.gin"]
+    files = ["gin/at.gin", "gin/digits.gin", "gin/networks/preact_resnet18.gin"]
     settings = [*bindings, "preact_resnet18.width=2", "EPOCHS=3", "Data.limit=192", "test/Measurement.examples=50"]
     flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={setting}" for setting in settings)]
     run_command(train, *flags, f"--workdir={tmp_path / 'whole'}")
