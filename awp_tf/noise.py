@@ -15,7 +15,7 @@ _PHILOX = 1  # its number in TensorFlow's operations
 _MIXING_KEY = [0x02461E293EC8F720]  # of TensorFlow's stateless_random_ops
 
 # The first fold of a run's seed, so that no two purposes share noise.
-ATTACK, WEIGHTS, DATA, EVALUATION, EXTRA = range(5)
+ATTACK, WEIGHTS, DATA, EVALUATION, EXTRA, MIX = range(6)
 
 
 class Seed(NamedTuple):

@@ -77,7 +77,7 @@ class RobustTrainer(keras.Model):
             transform: Changes the gradient of the global batch before the optimizer takes it.
             weight_decay: Times the (perturbed) weights, added to every gradient.
             alternations: How often attack and perturbation take turns (A in the paper).
-            averaging: Latest or EMA; called with network.
+            averaging: Latest, EMA or SWA; called with network.
             steps_per_epoch: The epoch of schedules inside method, attack and perturbation.
             seed: What all noise depends on.
             xla: Compile attack and gradients; "auto" does so where there is a GPU.
@@ -188,4 +188,4 @@ class RobustTrainer(keras.Model):
         self.optimizer.apply([g / replicas.count() for g in descent], self.network.trainable_variables)
         for variable, value in zip(self.network.non_trainable_variables, replicas.mean(state), strict=True):
             variable.assign(value)
-        self.averaged.update(now.step)
+        self.averaged.update(now.step, tf.cast(now.step + 1, tf.float64) / self.steps_per_epoch)

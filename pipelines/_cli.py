@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 import absl.flags
 import gin
 
-from awp_tf import attacks, data, methods, networks, perturbations, schedules, soft_labels, threats, transforms
+from awp_tf import (
+    attacks,
+    averaging,
+    data,
+    methods,
+    networks,
+    perturbations,
+    schedules,
+    soft_labels,
+    threats,
+    transforms,
+)
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.export.settings import Export, Limits
@@ -29,10 +40,12 @@ from ._slips import ROOT, did_you_mean, explain, place, require_used
 T = TypeVar("T")
 
 _CONFIGURABLE = (
-    *(data.Chain, data.NoAugment, data.PadCropFlip, data.Rotate),
+    *(data.Chain, data.Cutout, data.NoAugment, data.PadCropFlip, data.RandAugment, data.Rotate),
+    *(data.CutMix, data.MixChain, data.MixUp, data.NoMix, data.SmoothLabels),
     *(data.ExtraData, data.NoExtra),
     *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
     *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
+    *(averaging.EMA, averaging.Latest, averaging.SWA),
     *(threats.Linf, threats.L2),
     *(attacks.Clean, attacks.FGSM, attacks.NFGSM, attacks.PGD, attacks.Restarts),
     *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),

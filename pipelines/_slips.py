@@ -9,6 +9,8 @@ from awp_tf.infra.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+_FORMER = {("Recipe", "ema_decay"): " Say Recipe.averaging = @EMA and EMA.decay instead."}  # of earlier versions
+
 
 def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
     """Raises UserError where a macro, a scope or a setting of a resolved configuration is used by nothing.
@@ -103,7 +105,8 @@ def explain(error: Exception, bindings: Sequence[str], parameters: Mapping[str, 
     missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
     hint = ""
     if parameter:
-        hint = did_you_mean(parameter[2], parameters.get(parameter[1].split("/")[-1].split(".")[-1], []))
+        name = parameter[1].split("/")[-1].split(".")[-1]
+        hint = _FORMER.get((name, parameter[2])) or did_you_mean(parameter[2], parameters.get(name, []))
     elif missing:
         hint = did_you_mean(missing[1].split("/")[-1], sorted(parameters))
         hint = hint or " A part of your own is made known by --import=<its module>."

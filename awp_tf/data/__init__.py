@@ -1,9 +1,11 @@
 """Images and labels: where they come from, how they are augmented, how they become batches."""
 
-from awp_tf.data.augment import Augment, Chain, NoAugment, PadCropFlip, Rotate
+from awp_tf.data.augment import Augment, Chain, Cutout, NoAugment, PadCropFlip, Rotate
 from awp_tf.data.batches import Batches, hold_out, ordered
 from awp_tf.data.extra import ExtraData, NoExtra
 from awp_tf.data.mixed import MixedBatches
+from awp_tf.data.mixing import CutMix, Mix, MixChain, MixUp, NoMix, SmoothLabels
+from awp_tf.data.rand_augment import RandAugment
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
 from awp_tf.data.subsets import only_classes
 
@@ -11,12 +13,20 @@ __all__ = [
     "Augment",
     "Batches",
     "Chain",
+    "CutMix",
+    "Cutout",
     "ExtraData",
+    "Mix",
+    "MixChain",
+    "MixUp",
     "MixedBatches",
     "NoAugment",
     "NoExtra",
+    "NoMix",
     "PadCropFlip",
+    "RandAugment",
     "Rotate",
+    "SmoothLabels",
     "Source",
     "Split",
     "digits",

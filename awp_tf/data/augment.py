@@ -58,11 +58,11 @@ class PadCropFlip:
             )
         kind = "REFLECT" if self.mode == "reflect" else "CONSTANT"
         padded = tf.pad(images, [[0, 0], [self.pad, self.pad], [self.pad, self.pad], [0, 0]], kind)
-        offsets = _integers(seed.fold(0), [batch, 2], 2 * self.pad + 1)
+        offsets = integers(seed.fold(0), [batch, 2], 2 * self.pad + 1)
         rows = offsets[:, :1] + tf.range(height)
         columns = offsets[:, 1:] + tf.range(width)
         if self.flip:
-            mirrored = _integers(seed.fold(1), [batch, 1], 2) == 1
+            mirrored = integers(seed.fold(1), [batch, 1], 2) == 1
             columns = tf.where(mirrored, columns[:, ::-1], columns)
         return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
 
@@ -83,15 +83,35 @@ class Rotate:
         angle = turn * (self.degrees * math.pi / 180)
         cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
         x, y = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
-        rows = [cos, -sin, x - x * cos + y * sin, sin, cos, y - x * sin - y * cos, zero, zero]
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
-            transforms=tf.stack(rows, axis=1),
-            output_shape=tf.shape(images)[1:3],
-            fill_value=0.0,
-            interpolation="NEAREST",
-            fill_mode="CONSTANT",
-        )
+        return warp(images, [cos, -sin, x - x * cos + y * sin, sin, cos, y - x * sin - y * cos, zero, zero])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutout:
+    """Blackens a square of each image, whose centre is anywhere in it; what reaches over the border is cut off.
+
+    DeVries and Taylor, 2017: 16 pixels for CIFAR-10, 8 for CIFAR-100. Black is 0 in [0, 1], as in the code of the AWP
+    authors; the paper fills with the mean of normalised images.
+
+    Attributes:
+        size: Pixels of a side.
+    """
+
+    size: int = 16
+
+    def __post_init__(self) -> None:
+        """Raises UserError where size makes no sense."""
+        at_least("Cutout.size", self.size, 1)
+
+    def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
+        """See Augment."""
+        side = min(images.shape[1:3])
+        if self.size > side:
+            raise UserError(
+                f"Cutout.size: expected at most the {side} pixels of a side, received {self.size}; bind a smaller one."
+            )
+        size = tf.fill([tf.shape(images)[0]], self.size)
+        return tf.where(box(seed, images, size, size), tf.zeros([], images.dtype), images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,5 +127,38 @@ class Chain:
         return images
 
 
-def _integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Tensor:
+def box(seed: Seed, images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Which pixels of each image are in a box of so many rows and columns, int32 [B], with its centre anywhere.
+
+    Returns:
+        bool [B, H, W, 1]; a box that reaches over the border is cut off there.
+    """
+    inside = []
+    for axis, lengths in enumerate((rows, columns)):
+        side = images.shape[1 + axis]
+        first = integers(seed.fold(axis), [tf.shape(images)[0]], side) - lengths // 2
+        places = tf.range(side)
+        inside.append((places >= first[:, tf.newaxis]) & (places < (first + lengths)[:, tf.newaxis]))
+    return inside[0][:, :, tf.newaxis, tf.newaxis] & inside[1][:, tf.newaxis, :, tf.newaxis]
+
+
+def warp(images: tf.Tensor, matrix: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Each pixel (x, y) becomes the one nearest to (a x + b y + c, d x + e y + f); black outside.
+
+    Args:
+        images: [B, H, W, C].
+        matrix: a to f, and two zeros, each [B].
+    """
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack(matrix, axis=1),
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    )
+
+
+def integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Tensor:
+    """Whole numbers 0..below-1, int32."""
     return tf.random.stateless_uniform(shape, seed.key, 0, below, dtype=tf.int32, alg=ALGORITHM)

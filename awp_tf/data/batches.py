@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data.augment import Augment, NoAugment
+from awp_tf.data.mixing import Mix, NoMix
 from awp_tf.data.sources import Split
 from awp_tf.infra.errors import UserError, at_least
-from awp_tf.noise import DATA, make_seed
+from awp_tf.noise import DATA, MIX, make_seed
 
 Rows = tuple[tf.Tensor, tf.Tensor]  # images and labels
 
@@ -28,6 +29,8 @@ class Batches:
         seed: What order and augmentation depend on.
         replicas: How many share a batch.
         dtype: Of the images that come out.
+        mix: Done to images in [0, 1] and their labels, after augment.
+        classes: How many labels there are, for a mix.
 
     Example:
         >>> from awp_tf.data import Batches, digits
@@ -43,6 +46,8 @@ class Batches:
     seed: int = 0
     replicas: int = 1
     dtype: str = "float32"
+    mix: Mix = NoMix()
+    classes: int = 0
 
     def __post_init__(self) -> None:
         """Raises UserError where the batch fits neither the data nor the replicas."""
@@ -55,8 +60,8 @@ class Batches:
             raise UserError(
                 f"batch_size: expected at most the {len(self.split)} training images, received {self.batch_size}."
             )
-        # An augmentation that does not fit the images says so here, before anything is written.
-        self.augment(tf.constant(self.split.images[:1]), make_seed(self.seed, DATA))
+        # What does not fit the images says so here, before anything is written.
+        self._prepare(tf.constant(self.split.images[:1]), tf.constant(self.split.labels[:1]), tf.constant(0, tf.int64))
 
     @property
     def identity(self) -> dict[str, object]:
@@ -84,13 +89,11 @@ class Batches:
         return epoch * self.images_per_epoch + turn * self.batch_size
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
-        """The batches of steps start..stop-1: (images [B, H, W, C], labels [B])."""
+        """The batches of steps start..stop-1: (images [B, H, W, C], labels [B], or [B, K] where a mix changes them)."""
         read = self._reader()
 
-        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            images, labels = read(step)
-            noise = make_seed(self.seed, DATA, step)
-            return to_pixels(self.augment(images, noise), self.dtype), labels
+        def batch(step: tf.Tensor) -> Rows:
+            return self._prepare(*read(step), step)
 
         steps = tf.data.Dataset.range(start, stop)
         return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
@@ -105,6 +108,11 @@ class Batches:
             return tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]]), tf.gather(labels, index)
 
         return read
+
+    def _prepare(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Rows:
+        """Images as they are stored and their labels, augmented and mixed for step."""
+        pixels = to_pixels(self.augment(images, make_seed(self.seed, DATA, step)), self.dtype)
+        return self.mix(pixels, labels, self.classes, make_seed(self.seed, MIX, step))
 
     def _indices(self, step: tf.Tensor) -> tf.Tensor:
         """Which images step uses: its share of a fresh permutation of all images."""

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -115,12 +115,20 @@ class Loop:
                 interrupt.check()
             self._fetch()
             self._training.pause()
+            self._trainer.averaged.refresh(self._trained_on(interrupt), self.progress.epoch + 1)
             self._finish_epoch(self._measure(interrupt))
             self._training.resume()
 
     def _distributed_data(self) -> Any:
         data = self._batches.dataset(self.progress.step, self._epochs * self._batches.steps_per_epoch)
         return self._strategy.experimental_distribute_dataset(data)
+
+    def _trained_on(self, interrupt: Interrupt) -> Iterator[Sequence[tf.Tensor]]:
+        """The batches of the epoch that is over, once more; nothing is read before the first is asked for."""
+        step = self.progress.step
+        for batch in self._batches.dataset(step - self._batches.steps_per_epoch, step):
+            interrupt.check()
+            yield batch
 
     def _note(self, logs: dict[str, tf.Tensor]) -> None:
         self._pending.append(logs)

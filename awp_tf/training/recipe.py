@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from awp_tf.attacks import Attack
-from awp_tf.averaging import EMA, Averaging, Latest
+from awp_tf.averaging import Averaging, Latest
 from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError, at_least, fraction
 from awp_tf.methods import Method
@@ -47,7 +47,7 @@ class Recipe:
         alternations: How often attack and perturbation take turns.
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
             images (awp_tf.free).
-        ema_decay: Above 0, evaluate and save a moving average of the weights.
+        averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
         xla: True, False or "auto" (where there is a GPU).
         precision: A Keras dtype policy: float32, mixed_bfloat16 or float64.
     """
@@ -65,21 +65,24 @@ class Recipe:
     weight_decay: float = 5e-4
     alternations: int = 1
     replays: int = 1
-    ema_decay: float = 0.0
+    averaging: Callable[[keras.Model], Averaging] = Latest
     xla: bool | str = "auto"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        fraction("Recipe.ema_decay", self.ema_decay)
         fraction("Recipe.perturb_from", self.perturb_from)
         at_least("Recipe.replays", self.replays, 1)
         for name, example in _EXAMPLES.items():
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
                 raise UserError(f"Recipe.{name}: expected an object such as {example}, received {part!r}.")
-        if not callable(self.network):
-            raise UserError(f"Recipe.network: expected a function such as @small_cnn, received {self.network!r}.")
+        for name, example in (("network", "@small_cnn"), ("averaging", "@EMA")):
+            part = getattr(self, name)
+            if not callable(part):
+                raise UserError(
+                    f"Recipe.{name}: expected a function such as {example} (no brackets), received {part!r}."
+                )
         known = ("float32", "mixed_bfloat16", "float64")
         if self.precision not in known:
             raise UserError(f"Recipe.precision: expected one of {', '.join(known)}, received {self.precision!r}.")
@@ -121,7 +124,7 @@ class Recipe:
             transform=self.transform,
             weight_decay=self.weight_decay,
             alternations=self.alternations,
-            averaging=self._averaging,
+            averaging=self.averaging,
             steps_per_epoch=updates,
             seed=seed,
             xla=self.xla,
@@ -132,9 +135,6 @@ class Recipe:
         rate = LearningRate(self.learning_rate, updates, self.whole_epochs)
         trainer.compile(SGD(rate, self.momentum, self.nesterov))
         return trainer
-
-    def _averaging(self, network: keras.Model) -> Averaging:
-        return EMA(network, self.ema_decay) if self.ema_decay else Latest(network)
 
 
 @contextlib.contextmanager

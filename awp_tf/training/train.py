@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf import data as data_lib
-from awp_tf.data import Augment, Batches, NoAugment, NoExtra, Source, Split
+from awp_tf.data import Augment, Batches, Mix, NoAugment, NoExtra, NoMix, Source, Split
 from awp_tf.data.extra import Extra
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
 from awp_tf.infra.errors import UserError, at_least, whole_seed
@@ -48,6 +48,7 @@ class Data:
         validation_seed: Which ones; the same for all runs unless changed.
         limit: Use only so many training images; None uses all.
         extra: Adds pseudo-labelled or generated images to every batch.
+        mix: Done to a batch in [0, 1] and to its labels, after augment: smooths labels, blends images.
     """
 
     source: Callable[[], Source]
@@ -57,13 +58,16 @@ class Data:
     validation_seed: int = 0
     limit: int | None = None
     extra: Extra = NoExtra()
+    mix: Mix = NoMix()
 
     def __post_init__(self) -> None:
-        """Raises UserError where the source is no function that reads data, or extra nothing that adds some."""
+        """Raises UserError where the source is no function that reads data, or another part no object."""
         if not callable(self.source):
             raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
-        if isinstance(self.extra, type) or not callable(self.extra):
-            raise UserError(f"Data.extra: expected an object such as @ExtraData(), received {self.extra!r}.")
+        for name, example in (("extra", "@ExtraData()"), ("mix", "@MixUp()")):
+            part = getattr(self, name)
+            if isinstance(part, type) or not callable(part):
+                raise UserError(f"Data.{name}: expected an object such as {example}, received {part!r}.")
 
     def load(self) -> tuple[Source, Split, Split]:
         """(Source, training images, validation images)."""
@@ -87,9 +91,10 @@ class Data:
             dtype: Of the images.
 
         Raises:
-            UserError: The batch size, the augmentation or the extra data do not fit.
+            UserError: The batch size, the augmentation, the mix or the extra data do not fit.
         """
-        return self.extra(Batches(split, self.batch_size, self.augment, seed, replicas, dtype=dtype), source)
+        plain = Batches(split, self.batch_size, self.augment, seed, replicas, dtype, self.mix, source.classes)
+        return self.extra(plain, source)
 
 
 def train(

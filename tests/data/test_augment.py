@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.data import Chain, NoAugment, PadCropFlip, Rotate
+from awp_tf.data import Chain, Cutout, NoAugment, PadCropFlip, RandAugment, Rotate
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
 
-AUGMENTS = [NoAugment(), PadCropFlip(), PadCropFlip(mode="zero"), Rotate(), Chain([PadCropFlip(2), Rotate(5)])]
+AUGMENTS = [
+    *(NoAugment(), PadCropFlip(), PadCropFlip(mode="zero"), Rotate(), Cutout(5), RandAugment()),
+    Chain([PadCropFlip(2), Rotate(5), RandAugment(1), Cutout(3)]),
+]
 
 
 @pytest.fixture
@@ -76,12 +79,32 @@ def test_rotation_leaves_black_corners_and_stays_within_its_angle():
     [
         (lambda: PadCropFlip(pad=-1), r"PadCropFlip\.pad: expected a whole number >= 0, received -1"),
         (lambda: PadCropFlip(mode="edge"), 'PadCropFlip\\.mode: expected "reflect" or "zero", received \'edge\''),
+        (lambda: Cutout(0), r"Cutout\.size: expected a whole number >= 1, received 0"),
         (lambda: Rotate(-1.0), r"Rotate\.degrees: expected a number >= 0, received -1\.0"),
     ],
 )
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_cutout_blackens_a_square_somewhere_in_each_image(images):
+    whole, changed = images.numpy(), Cutout(5)(images, make_seed(0)).numpy()  # no pixel is black before
+    black = (changed == 0).all(axis=-1)
+    np.testing.assert_array_equal(changed[~black], whole[~black])
+    places = set()
+    for square in black:
+        rows, columns = np.flatnonzero(square.any(axis=1)), np.flatnonzero(square.any(axis=0))
+        assert square[np.ix_(rows, columns)].all()
+        assert 3 <= len(rows) <= 5
+        assert 3 <= len(columns) <= 5
+        places.add((rows[0], columns[0]))
+    assert len(places) > 15
+
+
+def test_a_square_larger_than_the_image_is_refused(images):
+    with pytest.raises(UserError, match=r"Cutout\.size: expected at most the 10 pixels of a side, received 11"):
+        Cutout(11)(images, make_seed(0))
 
 
 @pytest.mark.parametrize("side", [3, 4])

@@ -25,6 +25,7 @@ SAID = {
     "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
+    "gin/dm_trades.gin": ["EXTRA='pseudo.npz'"],
     "gin/rst.gin": ["EXTRA='pseudo.npz'"],
     "gin/rst_awp.gin": ["EXTRA='pseudo.npz'"],
     "gin/networks/pretrained.gin": ["PRETRAINED='best.keras'"],

@@ -8,9 +8,11 @@ import gin
 import pytest
 
 from awp_tf.attacks import PGD, LastIterate
+from awp_tf.data import Chain, Cutout, MixChain, MixUp, PadCropFlip, RandAugment, SmoothLabels
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
+from awp_tf.networks import small_cnn
 from awp_tf.schedules import Warmup
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
@@ -178,3 +180,20 @@ def test_a_radius_that_grows_is_of_training_alone():
         ["training/PGD.threat=@training/Linf()", "training/Linf.epsilon=@Warmup()", *growing],
     )
     assert _cli.call(Recipe).attack.threat == Linf(Warmup(0.1, 2))
+
+
+def test_averages_and_mixes_are_bound_by_name():
+    bindings = ["Recipe.averaging=@SWA", "SWA.epochs=%EPOCHS", "SWA.start=0.5"]
+    mix = ["Data.mix=@MixChain()", "MixChain.parts=[@MixUp(), @SmoothLabels()]", "MixUp.alpha=0.4"]
+    augment = ["AUGMENT=@Chain()", "Chain.parts=[@PadCropFlip(), @RandAugment(), @Cutout()]", "Cutout.size=8"]
+    _cli.parse(["gin/at.gin", "gin/digits.gin"], [*bindings, *mix, *augment])
+    average = _cli.call(Recipe).averaging(small_cnn(shape=(8, 8, 1), classes=2, width=2))
+    assert (type(average).__name__, average._before) == ("SWA", 20)
+    data = _cli.call(Data)
+    assert data.mix == MixChain([MixUp(0.4), SmoothLabels(0.1)])
+    assert data.augment == Chain([PadCropFlip(), RandAugment(2, 9), Cutout(8)])
+
+
+def test_a_setting_of_an_earlier_version_names_the_one_in_its_place():
+    with pytest.raises(UserError, match=r"named 'ema_decay'. Say Recipe\.averaging = @EMA and EMA\.decay instead\."):
+        _cli.parse(["gin/at.gin"], ["Recipe.ema_decay=0.9"])

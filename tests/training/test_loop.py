@@ -47,8 +47,8 @@ def signal_after(steps, trainer):
     """Sends SIGTERM to this process once the trainer has taken so many steps."""
     original, counter = trainer.averaged.update, itertools.count(1)
 
-    def update(step):
-        original(step)
+    def update(step, epoch):
+        original(step, epoch)
         tf.py_function(lambda: signal.raise_signal(signal.SIGTERM) if next(counter) == steps else None, [], [])
 
     trainer.averaged.update = update

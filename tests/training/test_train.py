@@ -8,8 +8,8 @@ import pytest
 from helpers import CLASSES, assert_same_weights, tiny_split
 
 from awp_tf.attacks import PGD
-from awp_tf.averaging import EMA
-from awp_tf.data import Source, ordered
+from awp_tf.averaging import EMA, SWA
+from awp_tf.data import MixUp, Source, ordered
 from awp_tf.evaluation.accuracy import Measurement, evaluate, robust_gap
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
@@ -121,11 +121,10 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(finished,
 
 
 def test_ema_is_what_is_saved(tmp_path):
-    run(tmp_path / "ema", ema_decay=0.9)
+    run(tmp_path / "ema", averaging=lambda network: EMA(network, 0.9))
     run(tmp_path / "plain")
     ema, plain = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("ema", "plain"))
     assert (np.asarray(ema.weights[0]) != np.asarray(plain.weights[0])).any()
-    assert isinstance(recipe(ema_decay=0.9)._averaging(plain), EMA)
 
 
 def test_double_precision_runs_through(tmp_path):
@@ -149,6 +148,7 @@ def test_two_devices_train_as_one_does(tmp_path):
             r"validation: expected a whole number between 1 and 59 \(there are 60 images\)",
         ),
         ({"data": Data(source, validation=12, limit=0)}, r"Data\.limit"),
+        ({"averaging": lambda network: SWA(network, epochs=2, start=0.9)}, r"SWA\.start: expected at most 0\.5"),
         ({"epochs": 0}, "epochs: expected a whole number >= 1"),
         ({"validate_every": 0}, "validate_every: expected a whole number >= 1"),
         ({"patience": 0}, "patience: expected a whole number >= 1"),
@@ -170,7 +170,8 @@ def test_a_limit_takes_that_many_training_images_and_the_same_validation_images(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: recipe(ema_decay=1.0), r"Recipe\.ema_decay"),
+        (lambda: recipe(averaging=0.9), r"Recipe\.averaging: expected a function such as @EMA \(no brackets\)"),
+        (lambda: Data(source, mix=MixUp), r"Data\.mix: expected an object such as @MixUp\(\), received <class"),
         (lambda: recipe(precision="int8"), r"Recipe\.precision: expected one of float32, mixed_bfloat16, float64"),
         (lambda: make_strategy(0), "devices: expected a whole number >= 1"),
         (lambda: make_strategy(64), "devices: expected at most 2 logical CPUs, received 64"),
