@@ -27,8 +27,8 @@ class SAM(Perturbation):
         >>> from awp_tf.perturbations import SAM
         >>> weights = [tf.zeros([2]), tf.zeros([1])]
         >>> (nearby,) = SAM(rho=0.5)(weights, lambda at: [tf.constant([0.0, 4.0]), tf.constant([3.0])], make_seed(0))
-        >>> print([w.numpy().round(3).tolist() for w in nearby])
-        [[0.0, 0.4], [0.3]]
+        >>> print(*(w.numpy().round(3) for w in nearby))
+        [0.  0.4] [0.3]
     """
 
     rho: float = 0.05
