@@ -7,6 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from awp_tf.infra.errors import UserError
 
+_CALLED = (
+    "train",
+    "Recipe",
+    "Data",
+    "Measurement",
+    "Protocol",
+    "Landscape",
+    "Study",
+    "Export",
+    "Limits",
+)  # by commands
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _FORMER = {("Recipe", "ema_decay"): " Say Recipe.averaging = @EMA and EMA.decay instead."}  # of earlier versions
@@ -24,6 +35,7 @@ def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> No
     _require_macros(bare, files, bindings)
     _require_scopes(bare, files, bindings)
     _require_not_overridden(bare, files, bindings)
+    _require_referenced(bare, bindings)
 
 
 def _require_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -62,6 +74,17 @@ def _require_not_overridden(text: str, files: Sequence[str], bindings: Sequence[
         if where and there and len(there) == len(scopes):
             say = ", ".join(f"{scope}/{name}.{parameter}" for scope in there)
             raise UserError(f"{name}.{parameter}: changes nothing; say which is meant: {say} ({where})")
+
+
+def _require_referenced(text: str, bindings: Sequence[str]) -> None:
+    """What a person binds of a part that their recipe does not have; files may bind for recipes that do."""
+    parts = set(re.findall(r"@(?:\w+/)*(\w+)", text)) | set(_CALLED)
+    for binding in bindings:
+        bound = re.match(r"\s*(?:\w+/)*(?:\w+\.)*?(\w+)\.(\w+)\s*=", binding)
+        if bound and bound[1] not in parts:
+            name, near = f"{bound[1]}.{bound[2]}", did_you_mean(bound[1], sorted(parts))
+            why = f"changes nothing, since no part of this recipe is {bound[1]}.{near}"
+            raise UserError(f"{name}: {why} (in --gin_bindings={binding})")
 
 
 def place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:

@@ -179,8 +179,8 @@ class Loop:
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Logs, keeps the best network, saves the state."""
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
-        warning = collapse(progress.history, values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
+        warning = collapse(progress.history, values)
         progress.sums, progress.epoch = {}, epoch
         better = measured and self._is_best(values)
         if better:

@@ -241,3 +241,16 @@ def test_the_paper_recipe_starts_on_cifar10_as_it_is(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "cifar10: 256 images to train on, 1,000 to validate, 10,000 to test, 10 classes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("leaf", "binding", "message"),
+    [
+        ("at", "ExtraData.ratio=0.5", "ExtraData.ratio: changes nothing, since no part of this recipe is ExtraData"),
+        ("at", "SAM.rho=0.1", r"SAM.rho: changes nothing.*\(in --gin_bindings=SAM.rho=0.1\)"),
+        ("sam", "AWP.gamma=0.1", "AWP.gamma: changes nothing, since no part of this recipe is AWP"),
+    ],
+)
+def test_a_setting_of_a_part_that_is_not_there_is_a_slip(leaf, binding, message):
+    with pytest.raises(UserError, match=message):
+        parse(leaf, bindings=[binding])

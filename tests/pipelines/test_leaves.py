@@ -5,15 +5,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers import run_command
 
 from awp_tf.data import digits
 from awp_tf.networks import small_cnn
-from pipelines import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.stem not in ("defaults", "digits"))
-QUICK = ["EPOCHS=4", "small_cnn.width=8", "test/Measurement.examples=100", "validation/Measurement.examples=100"]
+QUICK = ["EPOCHS=4", "test/Measurement.examples=100", "validation/Measurement.examples=100"]
 
 
 def of_others(leaf, folder):
@@ -24,15 +22,16 @@ def of_others(leaf, folder):
     if leaf.startswith(("rst", "dm_")):
         extra = digits().train.take(slice(300, 500))
         np.savez(folder / "extra.npz", image=extra.images, label=extra.labels)
-        return [f"--gin_bindings=EXTRA='{folder / 'extra.npz'}'"]
-    return []
+        return ["--gin_bindings=small_cnn.width=8", f"--gin_bindings=EXTRA='{folder / 'extra.npz'}'"]
+    return ["--gin_bindings=small_cnn.width=8"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_a_recipe_trains_on_the_digits(leaf, tmp_path):
+def test_a_recipe_trains_on_the_digits(leaf, tmp_path, commands):
     flags = [f"--gin_file=gin/{leaf}.gin", "--gin_file=gin/digits.gin", *of_others(leaf, tmp_path)]
-    run_command(train, *flags, *(f"--gin_bindings={each}" for each in QUICK), f"--workdir={tmp_path / 'run'}")
+    done = commands.train(*flags, *(f"--gin_bindings={each}" for each in QUICK), f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert set(result) == {"best", "last"}
     losses = [epoch["train/epoch_loss"] for epoch in json.loads((tmp_path / "run" / "history.json").read_text())]
