@@ -8,8 +8,9 @@ import tensorflow as tf
 from awp_tf import noise, replicas
 from awp_tf.attacks import PGD
 from awp_tf.examples import examples, share_of
-from awp_tf.functional import read
+from awp_tf.functional import compiled, read, uses_xla
 from awp_tf.infra.errors import UserError, at_least
+from awp_tf.methods import Standard
 from awp_tf.perturbations import Identity
 from awp_tf.schedules import at_epoch
 from awp_tf.step import Now, mean
@@ -22,7 +23,8 @@ class FreeTrainer(RobustTrainer):
     """Uses each batch several times in a row, each time taking one step of the weights and one of the images.
 
     Both steps follow from one backward pass, so m replays cost as many gradients as m steps of ordinary training; train
-    for 1/m of the epochs. Step and start of the images are those of the attack (a PGD), of which nothing else is used.
+    for 1/m of the epochs. Step and start of the images are those of the attack (a PGD), of which nothing else is used;
+    the images' gradient is that of the outer loss, so BatchNorm is in training mode throughout.
     In the authors' code the perturbation of one batch is where that of the next begins; here it begins anew, so that a
     step depends on weights, batch and seed alone, and a resumed run repeats it.
     """
@@ -40,6 +42,11 @@ class FreeTrainer(RobustTrainer):
         """
         super().__init__(network, **settings)
         at_least("FreeTrainer.replays", replays, 1)
+        if self.alternations != 1 or isinstance(self.method, Standard):
+            raise UserError(
+                f"FreeTrainer: expected a method whose loss sees adversarial images, and 1 alternation, received "
+                f"{self.method!r} and {self.alternations}."
+            )
         if not isinstance(self.attack, PGD):
             raise UserError(
                 f"FreeTrainer.attack: expected PGD (its threat, step size, start), received {self.attack!r}."
@@ -51,11 +58,13 @@ class FreeTrainer(RobustTrainer):
                 f"{self.perturbation!r}; take RobustTrainer (Recipe.replays = 1)."
             )
         self.replays = replays
+        self._compiled_both = compiled(self._both, uses_xla(settings.get("xla", "auto")))
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """As RobustTrainer.train_step; "loss" is the mean over the replays."""
-        batch = share_of(examples(data, self.network.outputs[0].shape[-1]))
-        measured, losses, delta = self._metric_values(batch), [], None
+        everything = examples(data, self.network.outputs[0].shape[-1])
+        measured, batch = self._metric_values(everything), share_of(everything)
+        losses, delta = [], None
         for _ in range(self.replays):
             step = tf.convert_to_tensor(self.optimizer.iterations.value)
             epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
@@ -65,7 +74,7 @@ class FreeTrainer(RobustTrainer):
             if delta is None:
                 seed = noise.make_seed(self.seed, noise.ATTACK, step)._replace(first=batch.first)
                 delta = box(attack.start(attack.threat, batch.x, seed), batch.x)
-            loss, gradients, slope, new_state = self._both(now, tf.clip_by_value(batch.x + delta, 0.0, 1.0))
+            loss, gradients, slope, new_state = self._compiled_both(now, tf.clip_by_value(batch.x + delta, 0.0, 1.0))
             self._write(now, gradients, new_state)
             moved = delta + attack.relative_step_size * attack.threat.epsilon * attack.threat.ascend(slope)
             delta = box(attack.threat.project(moved), batch.x)

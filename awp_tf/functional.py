@@ -1,5 +1,6 @@
 """A network as a pure function of explicit weights: nothing is read from or written to a variable."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -144,17 +145,13 @@ def require_synchronizable(network: keras.Model, *, jit: bool, in_loop: bool) ->
 def require_smooth(network: keras.Model) -> None:
     """Raises UserError where second derivatives of a network in training mode are not what they seem.
 
-    ReLU and maximum pooling have kinks, which derivatives do not see; Keras' BatchNormalization stops a gradient inside
-    its variance (tf.nn.moments), so its first derivatives are right and its second ones wrong.
+    ReLU and its kin, and maximum pooling, have kinks, which derivatives do not see; Keras' own normalisations stop a
+    gradient inside their variance (tf.nn.moments), so their first derivatives are right and their second ones wrong.
     """
     for layer in network._flatten_layers():  # noqa: SLF001
-        activation = getattr(getattr(layer, "activation", None), "__name__", "").lower()
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         kind = type(layer).__name__
-        if (
-            kind == "BatchNormalization"
-            or "relu" in (activation, kind.lower())
-            or kind.startswith(("MaxPool", "Leaky"))
-        ):
+        if activation not in _SMOOTH or re.search(r"Normalization$|ReLU$|^ELU|MaxPool", kind):
             raise UserError(
                 f'{network.name}: expected smooth layers for the estimator "hessian" (activation "silu", average '
                 f'pooling, awp_tf.networks.layers.BatchNorm), received {layer.name} ({kind}); take "antithetic".'
@@ -181,6 +178,7 @@ def _in_order(wanted: Sequence[Any], variables: Sequence[Any], values: Weights) 
     return [value_of[id(variable)] for variable in wanted]
 
 
+_SMOOTH = ("linear", "silu", "gelu", "softplus", "tanh", "sigmoid", "mish", "softmax")
 _PART_OF_IT = "end it with Dense(K) alone, or give keras.Model(network.input, <the logits>)."
 
 

@@ -15,7 +15,7 @@ class SGD(keras.optimizers.Optimizer):
     """m <- momentum m + g; w <- w - lr m (Nesterov: w <- w - lr (g + momentum m)).
 
     Keras' own SGD keeps the learning rate inside the velocity, which differs after every change of
-    the rate. Weight decay belongs to RobustTrainer: the references take it at the perturbed weights.
+    the rate. Weight decay belongs to RobustTrainer: the AWP reference takes it at the perturbed weights.
 
     Example:
         >>> import tensorflow as tf

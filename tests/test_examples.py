@@ -11,6 +11,7 @@ from awp_tf.examples import examples, plainly
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT, MART, TRADES, Standard
 from awp_tf.optimizers import SGD
+from awp_tf.perturbations import Perturbation
 from awp_tf.schedules import Warmup
 from awp_tf.threats import Linf
 
@@ -18,12 +19,13 @@ from awp_tf.threats import Linf
 def plain(**settings):
     """Standard training, which plain Keras does as well."""
     return tiny_trainer(
-        method=Standard(), attack=Clean(), perturbation=settings.pop("perturbation", None) or still, **settings
+        method=Standard(), attack=Clean(), perturbation=settings.pop("perturbation", None) or Still(), **settings
     )
 
 
-def still(weights, gradient, seed, start=None):
-    return [weights]
+class Still(Perturbation):
+    def __call__(self, weights, gradient, seed, start=None):
+        return [weights]
 
 
 def test_labels_of_any_whole_type_and_of_a_column():

@@ -10,7 +10,7 @@ from awp_tf.attacks import PGD, Clean, UniformStart, ZeroStart
 from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
-from awp_tf.methods import AT, TRADES
+from awp_tf.methods import AT, TRADES, Standard
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import AWP
 from awp_tf.threats import Linf
@@ -88,10 +88,22 @@ def test_it_learns_and_moves_batch_norm_once_a_replay():
     np.testing.assert_allclose(third - start, (first - start) * (1 + 0.9 + 0.81), rtol=1e-3, atol=1e-6)
 
 
+def test_xla_takes_the_same_step():
+    trained = []
+    for xla in (False, True):
+        network = tiny_network()
+        free_trainer(network, replays=2, xla=xla).train_step(tiny_batch(8))
+        trained.append(network)
+    assert_same_weights(*trained, atol=1e-5)
+
+
 def test_what_replays_cannot_reuse_is_refused():
     with pytest.raises(UserError, match=r"FreeTrainer.attack: expected PGD .*received Clean\(\)"):
         free_trainer(tiny_network(), attack=Clean())
     with pytest.raises(UserError, match=r"FreeTrainer.perturbation: expected Identity\(\).*received AWP"):
         free_trainer(tiny_network(), perturbation=AWP(0.01))
+    for wrong in ({"method": Standard()}, {"alternations": 2}):
+        with pytest.raises(UserError, match="expected a method whose loss sees adversarial images, and 1 alternation"):
+            free_trainer(tiny_network(), **wrong)
     with pytest.raises(UserError, match=r"FreeTrainer.replays: expected a whole number >= 1"):
         free_trainer(tiny_network(), replays=0)

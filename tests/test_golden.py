@@ -15,7 +15,7 @@ from awp_tf.losses import cross_entropy
 from awp_tf.methods import AT
 from awp_tf.networks import dump_torch_weights, load_torch_weights, preact_resnet18
 from awp_tf.optimizers import SGD
-from awp_tf.perturbations import AWP
+from awp_tf.perturbations import AWP, Perturbation
 from awp_tf.trainer import RobustTrainer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
@@ -45,7 +45,7 @@ def probe(name, array):
 
 
 @dataclasses.dataclass
-class Watching:
+class Watching(Perturbation):
     """A perturbation that remembers what another one returned."""
 
     inner: AWP

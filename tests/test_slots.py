@@ -10,7 +10,7 @@ from test_trainer import METHODS, batches, bn_network, replicated, slow_but
 
 from awp_tf.attacks import Clean
 from awp_tf.methods import AT
-from awp_tf.perturbations import AWP, Perturbation, RandomPerturbation
+from awp_tf.perturbations import AWP, RAT, SAM, Perturbation, RandomPerturbation
 from awp_tf.transforms import ClipByGlobalNorm
 
 
@@ -26,7 +26,7 @@ class Pair(Perturbation):
         return [[w + sign * (n - w) for n, w in zip(there, weights, strict=True)] for sign in self.signs]
 
 
-POINTS = {"awp": AWP(0.02), "pair": Pair(0.02)}
+POINTS = {"awp": AWP(0.02), "pair": Pair(0.02), "sam": SAM(0.1, bn_update="both"), "rat": RAT(0.1, around=AWP(0.02))}
 
 
 def weighted(count):

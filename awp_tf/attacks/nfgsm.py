@@ -46,9 +46,8 @@ class NFGSM:
     def __call__(
         self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """See Attack, but for the ball; where an earlier search left off is a start like any other."""
+        """See Attack, but for the ball; it begins anew whatever start is, or turns would lead further and further."""
         x = require_pixels(x)
-        noisy = self.relative_noise * self.threat.sample(x, seed) if start is None else start - x
-        delta = box(noisy, x)
+        delta = box(self.relative_noise * self.threat.sample(x, seed), x)
         step = self.relative_step_size * self.threat.epsilon * self.threat.ascend(gradient_of(objective, x + delta))
         return tf.stop_gradient(tf.clip_by_value(x + box(delta + step, x), 0.0, 1.0))

@@ -99,7 +99,10 @@ def read(path: str, like: Source) -> Split:
             f"{path}: expected images like those of {like.name}, {wanted.dtype} {list(wanted.shape[1:])}, received "
             f"{images.dtype} {list(images.shape[1:])}; make them anew from images of that kind."
         )
-    split = split_of(images, labels)
+    try:
+        split = split_of(images, labels)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     check_parts(path, split)
     if int(split.labels.max()) >= like.classes:
         raise UserError(

@@ -1,5 +1,6 @@
 """New heads for networks that have been trained before, and which of their layers train on."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,12 +25,13 @@ def with_head(inputs: Any, features: Any, classes: int, *, name: str) -> keras.M
         name: Of the network.
     """
     limit = features.shape[-1] ** -0.5
+    taken = {layer.name for layer in keras.Model(inputs, features).layers}
     head = keras.layers.Dense(
         classes,
         kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
         bias_initializer=keras.initializers.RandomUniform(-limit, limit),
         dtype=at_least_float32(),
-        name=HEAD,
+        name=next(free for i in itertools.count() if (free := f"{HEAD}_{i}" if i else HEAD) not in taken),
     )
     return keras.Model(inputs, head(features), name=name)
 

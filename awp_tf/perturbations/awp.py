@@ -38,6 +38,11 @@ class AWP(Perturbation):
         not_negative("AWP.gamma", self.gamma)
         at_least("AWP.steps", self.steps, 1)
 
+    @property
+    def is_idle(self) -> bool:
+        """See Perturbation."""
+        return float(self.gamma) == 0
+
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation."""
         vs = [n - w for n, w in zip(weights if start is None else start[0], weights, strict=True)]
@@ -77,6 +82,11 @@ class RandomPerturbation(Perturbation):
     def __post_init__(self) -> None:
         """Raises UserError where gamma is negative."""
         not_negative("RandomPerturbation.gamma", self.gamma)
+
+    @property
+    def is_idle(self) -> bool:
+        """See Perturbation."""
+        return float(self.gamma) == 0
 
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation; start and gradient play no part."""

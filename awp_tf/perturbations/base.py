@@ -52,6 +52,11 @@ class Perturbation:
         return loss(weights)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it changes nothing, for a warning; settings that are schedules have their value of one time."""
+        return False
+
+    @property
     def needs_second_derivatives(self) -> bool:
         """Whether the network has to be smooth."""
         return False
@@ -64,6 +69,11 @@ class Identity(Perturbation):
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """Returns weights as the one point; the gradient is never asked for."""
         return [weights]
+
+    @property
+    def is_idle(self) -> bool:
+        """It is."""
+        return True
 
 
 def relative_norm(weights: Weights, nearby: Weights) -> tf.Tensor:

@@ -40,6 +40,11 @@ class SAM(Perturbation):
         not_negative(f"{type(self).__name__}.rho", self.rho)
         one_of(f"{type(self).__name__}.bn_update", self.bn_update, BN_UPDATES)
 
+    @property
+    def is_idle(self) -> bool:
+        """See Perturbation."""
+        return float(self.rho) == 0
+
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation; start is where the gradient is taken, the ball stays that around weights."""
         scales = [self._scale(w) for w in weights]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.infra.errors import not_negative, one_of
+from awp_tf.infra.errors import UserError, not_negative, one_of
 from awp_tf.perturbations.base import Identity, Loss, Perturbation, Points
 from awp_tf.types import Gradient, Weights
 
@@ -32,7 +32,7 @@ class RAT(Perturbation):
             1 it is the larger one of those at w + u and w - u.
         estimator: "antithetic": both terms from the losses at w + u and w - u, which also sees the kinks of ReLU and
             takes 2 gradients (3 where second is not 1); "hessian": exact, by Hessian-vector products, for smooth
-            networks, as many times dearer; "single": the loss at w + u, 1 gradient, the coefficients play no part.
+            networks, by four nested gradients; "single": the loss at w + u, 1 gradient, the coefficients play no part.
         around: Leads to the point; AWP makes this RAT-AWP. It climbs the loss without these terms.
 
     Example:
@@ -56,6 +56,13 @@ class RAT(Perturbation):
         for name in ("sigma", "first", "second"):
             not_negative(f"RAT.{name}", getattr(self, name))
         one_of("RAT.estimator", self.estimator, _ESTIMATORS)
+        if not isinstance(self.around, Perturbation) or isinstance(self.around, RAT):
+            raise UserError(f"RAT.around: expected a perturbation such as @AWP() (not RAT), received {self.around!r}.")
+
+    @property
+    def is_idle(self) -> bool:
+        """See Perturbation."""
+        return float(self.sigma) == 0 and self.around.is_idle
 
     @property
     def bn_update(self) -> str:  # type: ignore[override]

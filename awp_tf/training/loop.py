@@ -180,7 +180,7 @@ class Loop:
         """Logs, keeps the best network, saves the state."""
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
         values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
-        warning = collapse(progress.history, values)
+        warning = collapse(progress.history, values) if self._best_by == "robust" else None
         progress.sums, progress.epoch = {}, epoch
         better = measured and self._is_best(values)
         if better:

@@ -43,7 +43,7 @@ class Recipe:
         whole_epochs: Whether the rate changes only between epochs (TRADES, MART).
         momentum: Of SGD.
         nesterov: Of SGD.
-        weight_decay: Coupled, taken at the perturbed weights.
+        weight_decay: Coupled, taken at the perturbed weights (by SAM at the weights themselves).
         alternations: How often attack and perturbation take turns.
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
             images (awp_tf.free).

@@ -196,7 +196,7 @@ def _perturbs(trainer: RobustTrainer, epochs: int) -> bool:
     last = epochs - 1 / trainer.steps_per_epoch
     times = [time for time in (*range(epochs), last) if time >= trainer.perturb_from]
     now = [at_epoch(trainer.perturbation, tf.constant(time, tf.float64)) for time in times]
-    return any(float(getattr(perturbation, "gamma", 1.0)) > 0 for perturbation in now)
+    return not all(perturbation.is_idle for perturbation in now)
 
 
 class _Monitor:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from helpers import tiny_batch, tiny_network, tiny_trainer
 
 from awp_tf.attacks import Clean
+from awp_tf.functional import Recorder, require_smooth
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
 from awp_tf.methods import AT
@@ -134,7 +135,7 @@ def test_noise_has_the_length_sigma_of_its_kernel_and_leaves_biases_alone():
 
 @pytest.mark.parametrize("estimator", ["antithetic", "single", "hessian"])
 @pytest.mark.parametrize("around", [Identity(), AWP(0.01), SAM(0.05)], ids=repr)
-def test_before_it_begins_it_is_plain_training_bit_for_bit_and_then_it_is_not(estimator, around):
+def test_before_it_begins_it_is_plain_training_and_then_it_is_not(estimator, around):
     trained = {}
     for perturb_from in (0.0, 5.0):
         for kind in (RAT(0.1, estimator=estimator, around=around), around):
@@ -149,10 +150,43 @@ def test_before_it_begins_it_is_plain_training_bit_for_bit_and_then_it_is_not(es
     assert np.abs(began - without).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("perturbation", "passes"),
+    [(RAT(), 2), (RAT(second=0.5), 3), (RAT(estimator="single"), 1), (RAT(around=AWP(0.01)), 3), (AWP(0.01), 2)],
+    ids=repr,
+)
+def test_it_takes_as_many_passes_of_the_outer_loss_as_documented(perturbation, passes, monkeypatch):
+    call, counted = Recorder.__call__, []
+    monkeypatch.setattr(Recorder, "__call__", lambda self, x: counted.append(1) or call(self, x))
+    trainer = tiny_trainer(method=AT(), attack=Clean(), perturbation=perturbation)
+    trainer.train_step(tiny_batch(4))
+    assert len(counted) == passes
+
+
+@pytest.mark.parametrize("perturbation", [RAT(0.1), RAT(0.1, around=AWP(0.01)), SAM(0.1)], ids=repr)
+def test_xla_takes_the_same_step(perturbation):
+    trained = []
+    for xla in (False, True):
+        network = smooth_network(BatchNorm)
+        tiny_trainer(network, method=AT(), attack=Clean(), perturbation=perturbation, xla=xla).train_step(tiny_batch(8))
+        trained.append(np.concatenate([w.ravel() for w in network.get_weights()]))
+    np.testing.assert_allclose(*trained, atol=1e-5)
+
+
 def test_what_does_not_fit_is_said_in_a_line():
     with pytest.raises(UserError, match=r"RAT.estimator: expected .*antithetic.*, received 'taylor'"):
         RAT(estimator="taylor")
+    for around in (None, AWP, RAT()):
+        with pytest.raises(UserError, match=r"RAT.around: expected a perturbation such as @AWP\(\)"):
+            RAT(around=around)
     with pytest.raises(UserError, match=r'expected smooth layers for the estimator "hessian"'):
         tiny_trainer(tiny_network(), perturbation=RAT(estimator="hessian"))
+    for kind in ("leaky_relu", "relu6", "selu", "hard_silu"):
+        network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4, kind)])
+        with pytest.raises(UserError, match="expected smooth layers"):
+            require_smooth(network)
+    for layer in (keras.layers.LayerNormalization(), keras.layers.GroupNormalization(1), keras.layers.PReLU()):
+        with pytest.raises(UserError, match="expected smooth layers"):
+            require_smooth(keras.Sequential([keras.Input((8, 8, 1)), layer, keras.layers.Flatten()]))
     with pytest.raises(UserError, match=r"received bn1 \(BatchNormalization\)"):
         tiny_trainer(smooth_network(keras.layers.BatchNormalization), perturbation=RAT(estimator="hessian"))

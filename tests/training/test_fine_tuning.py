@@ -19,7 +19,7 @@ from awp_tf.training.train import Data
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-QUICK = ("EPOCHS=2", "Data.limit=64", "Data.validation=20", "BATCH_SIZE=32", "small_cnn.width=4")
+QUICK = ("EPOCHS=2", "Data.limit=64", "Data.validation=20", "BATCH_SIZE=32")
 FEW = ("validation/Measurement.examples=20", "test/Measurement.examples=20", "Recipe.precision='float64'")
 
 
@@ -37,7 +37,12 @@ def arguments(first, workdir, *bindings, leaf="pretrain"):
 def first(tmp_path_factory, commands):
     """A network that was pre-trained on the digits 0 to 4."""
     workdir = tmp_path_factory.mktemp("first") / "run"
-    half = ("DATA=@only_classes", "only_classes.source=@digits", "only_classes.classes=(0, 1, 2, 3, 4)")
+    half = (
+        "small_cnn.width=4",
+        "DATA=@only_classes",
+        "only_classes.source=@digits",
+        "only_classes.classes=(0, 1, 2, 3, 4)",
+    )
     done = commands.train("--gin_file=gin/at.gin", "--gin_file=gin/digits.gin", *flags(*half), f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir / "best.keras"

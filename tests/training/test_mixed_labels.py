@@ -1,11 +1,15 @@
 """Mixed labels and averages through a whole run: the loss is that of the labels, and a resumed run the same run."""
 
+import pathlib
 import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
 import pytest
-from helpers import CLASSES, assert_same_weights, run_command, tiny_network, tiny_split, tiny_trainer, weights_of
+from helpers import CLASSES, assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
 
 from awp_tf.attacks import Clean
 from awp_tf.averaging import EMA, SWA, Latest
@@ -15,9 +19,10 @@ from awp_tf.methods import AT, TRADES
 from awp_tf.networks.layers import BatchNorm
 from awp_tf.perturbations import Identity
 from awp_tf.training.loop import Loop
-from pipelines import train
 
 MIX = MixChain([MixUp(), SmoothLabels(0.1)])
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def batches(mix, dtype="float64"):
@@ -121,17 +126,19 @@ RECIPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bindings", RECIPES.values(), ids=RECIPES)
-def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, monkeypatch):
+def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, commands):
     files = ["gin/at.gin", "gin/digits.gin", "gin/networks/preact_resnet18.gin"]
     settings = [*bindings, "preact_resnet18.width=2", "EPOCHS=3", "Data.limit=192", "test/Measurement.examples=50"]
     flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={setting}" for setting in settings)]
-    run_command(train, *flags, f"--workdir={tmp_path / 'whole'}")
-    with monkeypatch.context() as patch:
-        stopping = _in_epoch(2, Loop._measure)
-        patch.setattr(Loop, "_measure", stopping)
-        with pytest.raises(Interrupted):
-            run_command(train, *flags, f"--workdir={tmp_path / 'stopped'}")
-    run_command(train, *flags, f"--workdir={tmp_path / 'stopped'}")
+    assert commands.train(*flags, f"--workdir={tmp_path / 'whole'}").returncode == 0
+    again = [*flags, f"--workdir={tmp_path / 'stopped'}"]
+    with subprocess.Popen([sys.executable, "-m", "pipelines.train", *again], cwd=ROOT) as process:
+        while not list((tmp_path / "stopped").glob("checkpoints/*.index")):
+            time.sleep(0.02)
+            assert process.poll() is None
+        process.terminate()
+    done = commands.train(*again)
+    assert "going on from epoch" in done.stdout, done.stderr
     whole, stopped = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "stopped"))
     assert_same_weights(whole, stopped)
     history = [(tmp_path / name / "history.json").read_text() for name in ("whole", "stopped")]
