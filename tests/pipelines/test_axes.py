@@ -78,8 +78,15 @@ def test_every_file_of_an_axis_binds_the_same_names(axis):
     assert next(iter(names.values()))
 
 
+OFTEN = ("at", "trades_awp", "mart", "sam", "free_at", "rst_awp", "pretrain")  # one of each kind; the others are slow
+
+
+def others_slow(leaves):
+    return [leaf if leaf in OFTEN else pytest.param(leaf, marks=pytest.mark.slow) for leaf in leaves]
+
+
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("leaf", others_slow(LEAVES))
 def test_every_leaf_with_every_file_has_its_values_and_one_ball(leaf, file):
     text = parse(f"gin/{leaf}.gin", file)
     alone = dict(re.findall(r"^([A-Z][A-Z_]*) *= *(.+)$", (ROOT / file).read_text(), re.MULTILINE))
