@@ -76,7 +76,7 @@ def _evaluations(groups: Groups) -> str:
     common = [
         (which, attack)
         for which, accuracies in records[0].evaluations.items()
-        for attack in accuracies
+        for attack in _worth_a_column(accuracies)
         if all(attack in record.evaluations.get(which, ()) for record in records)
     ]
     if not common:
@@ -88,6 +88,12 @@ def _evaluations(groups: Groups) -> str:
     columns.append((lambda r: r.seconds["train"], 1 / 60, "{:.1f}"))
     header = ["recipe", "seeds", *(f"{attack}, {which}" for which, attack in common), "training, minutes"]
     return f"Evaluated by the protocol of the study:\n\n{_rows(header, groups, columns)}"
+
+
+def _worth_a_column(accuracies: Mapping[str, float]) -> list[str]:
+    """Whole attacks, not the stages of a cascade; and the worst case where there are several."""
+    whole = [name for name in accuracies if "/" not in name]
+    return whole if len(whole) > 3 else [name for name in whole if name != "worst case"]
 
 
 def _flatness(groups: Groups) -> str:

@@ -139,12 +139,17 @@ def test_the_report_holds_what_the_records_say(tmp_path):
 
 def test_what_was_evaluated_and_how_long_training_took_is_a_table_where_all_runs_have_it(tmp_path):
     evaluated = [
-        dataclasses.replace(record(seed=seed), evaluations={"best": {"clean": 0.5, "quick": robust}})
+        dataclasses.replace(
+            record(seed=seed),
+            evaluations={"best": {"clean": 0.5, "quick/apgd-ce": 0.4, "quick": robust, "worst case": robust}},
+        )
         for seed, robust in ((0, 0.1), (1, 0.3))
     ]
     text = write_report(evaluated, tmp_path, planned=2)
     assert re.search(r"clean, best +\| quick, best +\| training, minutes", text)
     assert "20.00 ± 10.00" in text
+    assert "apgd-ce" not in text
+    assert "worst case" not in text
     assert "quick" not in write_report([evaluated[0], record(seed=1)], tmp_path, planned=2)
 
 
