@@ -12,6 +12,7 @@ from awp_tf.infra.files import write_bytes, write_text
 from awp_tf.infra.progress import duration, table
 from awp_tf.study.records import Record
 
+_FEW = 6  # recipes whose names find a place beside each other, or among the dots
 Groups = Mapping[str, Sequence[Record]]
 
 
@@ -177,6 +178,10 @@ def _best_and_last(groups: Groups) -> matplotlib.figure.Figure:
             axes.plot([place + shift] * len(each), each, "o", color="black", markersize=3)
     axes.set(ylabel="robust test accuracy (%)")
     axes.set_xticks(places, list(map(literal, groups)))
+    if len(groups) > _FEW:
+        axes.tick_params("x", labelrotation=30)
+        for name in axes.get_xticklabels():
+            name.set_horizontalalignment("right")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))  # above the bars
     return figure
 
@@ -196,5 +201,8 @@ def _scatter(groups: Groups) -> matplotlib.figure.Figure:
             **style,
         )
     axes.set(xlabel=r"sharpness $g(0.5) - g(0)$", ylabel="robust generalisation gap (points)")
-    axes.legend(frameon=False)
+    if len(groups) > _FEW:
+        legend_above(figure, axes)
+    else:
+        axes.legend(frameon=False)
     return figure
