@@ -29,10 +29,10 @@ from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.export.settings import Export, Limits
 from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.run_folder import parts_of
 from awp_tf.landscape.settings import Landscape
 from awp_tf.study.records import Study
 from awp_tf.training import recipe, train
-from awp_tf.training.run import parts_of
 
 from . import _parts
 from ._slips import ROOT, did_you_mean, explain, place, require_used
@@ -55,7 +55,7 @@ _CONFIGURABLE = (
     *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
     *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.LastIterate, attacks.SPSA, attacks.Square),
     *(transforms.ClipByGlobalNorm, transforms.NoTransform),
-    *(recipe.Recipe, Measurement, train.Data, train.train, Protocol, Landscape, Study, Export, Limits),
+    *(recipe.Recipe, Measurement, data.Data, train.train, Protocol, Landscape, Study, Export, Limits),
 )
 
 _FORMER = {"Once": attacks.LastIterate}  # names that configurations of earlier versions hold

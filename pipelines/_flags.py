@@ -14,7 +14,7 @@ import absl.flags
 from awp_tf.data import Source, Split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
-from awp_tf.training.run import epoch_file, kept_epochs, read_run, require_same_data
+from awp_tf.infra.run_folder import epoch_file, kept_epochs, read_run, require_same_data
 
 from . import _cli
 
@@ -77,7 +77,7 @@ def run(folder: str, *, finished: bool = True) -> RunData:
         raise UserError(f"--workdir: {error}") from error
     flags = absl.flags.FLAGS
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
-    source, train, _ = _cli.call(_cli.train.Data).load()
+    source, train, _ = _cli.call(_cli.data.Data).load()
     require_same_data(path, source.identity)
     return RunData(path, config, source, train)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
-from awp_tf.training.run import Parts
+from awp_tf.infra.run_folder import Parts
 
 
 def load(names: Sequence[str]) -> list[types.ModuleType]:

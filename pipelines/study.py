@@ -20,11 +20,11 @@ from awp_tf.evaluation.output import CARD
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.infra.files import local
 from awp_tf.infra.result_folder import lock
+from awp_tf.infra.run_folder import read_run
 from awp_tf.infra.signals import Interrupt
 from awp_tf.study.records import Record, Study, Trial, config_digest, read_records, record_of, write_record
 from awp_tf.study.summary import write_report
 from awp_tf.study.worker import Worker, shares_of_cores
-from awp_tf.training.run import read_run
 
 from . import _cli, _main
 

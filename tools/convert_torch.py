@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import absl.flags
 import numpy as np
 
+from awp_tf.infra.checkpoints import save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import load_torch_weights
-from awp_tf.training.checkpoints import save_network
 from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them

@@ -29,9 +29,9 @@ from awp_tf.infra.errors import UserError, at_least, fraction
 from awp_tf.infra.files import local, read_arrays, write_arrays
 from awp_tf.infra.progress import Heartbeat, Pace, duration
 from awp_tf.infra.result_folder import ResultFolder
+from awp_tf.infra.run_folder import read_run, trained_on
 from awp_tf.infra.signals import Interrupt
 from awp_tf.networks.classifier import Classifier, load
-from awp_tf.training.run import read_run, trained_on
 from awp_tf.training.strategy import use_gpus
 from pipelines import _cli, _flags, _main
 

@@ -6,6 +6,7 @@ from awp_tf.data.extra import ExtraData, NoExtra
 from awp_tf.data.mixed import MixedBatches
 from awp_tf.data.mixing import CutMix, Mix, MixChain, MixUp, NoMix, SmoothLabels
 from awp_tf.data.rand_augment import RandAugment
+from awp_tf.data.settings import Data
 from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
 from awp_tf.data.subsets import only_classes
 
@@ -15,6 +16,7 @@ __all__ = [
     "Chain",
     "CutMix",
     "Cutout",
+    "Data",
     "ExtraData",
     "Mix",
     "MixChain",

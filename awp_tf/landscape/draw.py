@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from awp_tf.data import Split
 from awp_tf.data.batches import ordered, spread
+from awp_tf.evaluation.passes import Passes
 from awp_tf.evaluation.protocol import Subject
 from awp_tf.infra import cpu, provenance
 from awp_tf.infra.errors import UserError
@@ -21,7 +22,6 @@ from awp_tf.infra.result_folder import Content, ResultFolder
 from awp_tf.infra.signals import Interrupt
 from awp_tf.infra.tensorboard import Board
 from awp_tf.landscape.figures import draw_figures
-from awp_tf.landscape.passes import Passes
 from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Meter, Survey

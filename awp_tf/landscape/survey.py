@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from awp_tf.attacks import PGD, Attack
+from awp_tf.evaluation.passes import Height, Passes, awp_direction, random_direction, shift
 from awp_tf.infra import cpu
 from awp_tf.infra.files import read_arrays, write_arrays
 from awp_tf.infra.progress import Heartbeat, Pace, duration
-from awp_tf.landscape.passes import Height, Passes, awp_direction, random_direction, shift
 from awp_tf.landscape.settings import Curve, Landscape
 from awp_tf.noise import WEIGHTS, make_seed
 from awp_tf.types import Labelled, Weights

@@ -11,8 +11,8 @@ from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, robust_gap
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, table
+from awp_tf.infra.run_folder import FinalTest
 from awp_tf.infra.signals import Interrupt
-from awp_tf.training.run import FinalTest
 
 STATE = "testing.json"
 _BATCHES = 10  # between two states

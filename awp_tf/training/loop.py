@@ -10,15 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data.batches import Batches
+from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, Pace, duration
+from awp_tf.infra.run_folder import epoch_file
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
-from awp_tf.training.checkpoints import Checkpoints, TrainingState, noise_states, save_network
 from awp_tf.training.collapse import collapse
-from awp_tf.training.run import epoch_file
+from awp_tf.training.state import TrainingState
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
 _STEPS_PER_FETCH = 20

@@ -6,8 +6,8 @@ from helpers import tiny_network, tiny_split
 
 from awp_tf.attacks import PGD
 from awp_tf.data import ordered
+from awp_tf.evaluation.passes import Passes
 from awp_tf.infra.errors import UserError
-from awp_tf.landscape.passes import Passes
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Survey, cost, weight_landscape
 from awp_tf.threats import Linf

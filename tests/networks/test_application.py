@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_trainer, weights_of
 
+from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
 from awp_tf.networks import application
 from awp_tf.networks.application import MODES, preprocess
 from awp_tf.networks.heads import with_weights
-from awp_tf.training.checkpoints import require_readable
 
 SHAPE, NARROW = (32, 32, 3), {"name": "MobileNet", "settings": {"alpha": 0.25}}
 

@@ -8,10 +8,10 @@ from helpers import CLASSES, SHAPE, assert_same_weights, tiny_batch, tiny_networ
 
 from awp_tf.averaging import EMA
 from awp_tf.functional import predictor
+from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, pretrained
 from awp_tf.networks.heads import with_weights
-from awp_tf.training.checkpoints import require_readable
 
 
 def with_keras_batchnorm():

@@ -15,7 +15,8 @@ from awp_tf.training.recipe import Recipe
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.stem not in ("defaults", "digits"))
+# Recipes of pipelines.train; those of pipelines.continual include gin/continual.gin.
+LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if "include 'gin/defaults.gin'" in path.read_text())
 AXES = collections.defaultdict(list)
 for file in sorted((ROOT / "gin").glob("*/*.gin")):
     if file.parent.name != "studies":

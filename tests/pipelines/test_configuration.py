@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from awp_tf.attacks import PGD, LastIterate
-from awp_tf.data import Chain, Cutout, MixChain, MixUp, PadCropFlip, RandAugment, SmoothLabels
+from awp_tf.data import Chain, Cutout, Data, MixChain, MixUp, PadCropFlip, RandAugment, SmoothLabels
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
@@ -16,7 +16,6 @@ from awp_tf.networks import small_cnn
 from awp_tf.schedules import Warmup
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import Data
 from pipelines import _cli
 
 FLAGS = absl.flags.FLAGS

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from helpers import assert_same_weights, run_command
 
-from awp_tf.data import ExtraData, digits
+from awp_tf.data import Data, ExtraData, digits
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import TRADES
 from awp_tf.networks import small_cnn
 from awp_tf.perturbations import AWP, Identity
 from awp_tf.schedules import LearningRate
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import Data
 from pipelines import _cli, evaluate
 from tools import pseudo_label
 

@@ -15,9 +15,9 @@ from awp_tf.data import ordered
 from awp_tf.data.extra import provenance, read
 from awp_tf.data.sources import Source
 from awp_tf.infra import signals
+from awp_tf.infra.checkpoints import save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.networks.classifier import digest
-from awp_tf.training.checkpoints import save_network
 from tools import pseudo_label
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 from helpers import CLASSES, assert_same_weights, tiny_split
 
 from awp_tf.attacks import PGD
-from awp_tf.data import Batches, ExtraData, MixedBatches, Source
+from awp_tf.data import Batches, Data, ExtraData, MixedBatches, Source
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.signals import Interrupt, Interrupted
@@ -18,7 +18,7 @@ from awp_tf.perturbations import AWP
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import Data, train
+from awp_tf.training.train import train
 
 ATTACK = PGD(Linf(0.1), steps=2)
 MEASURE = Measurement(ATTACK, examples=20, batch_size=10)

@@ -10,12 +10,12 @@ import gin
 import numpy as np
 import pytest
 
+from awp_tf.data import Data
 from awp_tf.methods import AT
 from awp_tf.networks.classifier import keras_file
 from awp_tf.perturbations import AWP, Identity
 from awp_tf.schedules import Cosine
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import Data
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]

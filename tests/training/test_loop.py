@@ -12,10 +12,10 @@ from awp_tf.attacks import PGD
 from awp_tf.data import Batches, NoAugment, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.run_folder import kept_epochs
 from awp_tf.infra.signals import Interrupted
 from awp_tf.threats import Linf
 from awp_tf.training.loop import Loop
-from awp_tf.training.run import kept_epochs
 
 BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
 

@@ -13,18 +13,18 @@ from test_loop import make_loop
 from test_train import ATTACK, MEASURE, network, recipe, source
 
 from awp_tf.attacks import FGSM, PGD, Clean, Restarts
-from awp_tf.data import Source
+from awp_tf.data import Data, Source
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import Pace
+from awp_tf.infra.run_folder import RunFolder, require_same_data
 from awp_tf.infra.signals import Interrupted
 from awp_tf.methods import AT, Standard
 from awp_tf.perturbations import AWP
 from awp_tf.threats import L2, Linf
 from awp_tf.training import final_test
 from awp_tf.training.loop import Loop
-from awp_tf.training.run import RunFolder, require_same_data
-from awp_tf.training.train import Data, train
+from awp_tf.training.train import train
 
 DATA = Data(source, batch_size=16, validation=12)
 

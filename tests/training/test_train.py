@@ -9,7 +9,7 @@ from helpers import CLASSES, assert_same_weights, tiny_split
 
 from awp_tf.attacks import PGD
 from awp_tf.averaging import EMA, SWA
-from awp_tf.data import MixUp, Source, ordered
+from awp_tf.data import Data, MixUp, Source, ordered
 from awp_tf.evaluation.accuracy import Measurement, evaluate, robust_gap
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
@@ -18,7 +18,7 @@ from awp_tf.perturbations import AWP
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import Data, make_strategy, train
+from awp_tf.training.train import make_strategy, train
 
 ATTACK = PGD(Linf(0.1), steps=2)
 MEASURE = Measurement(ATTACK, examples=20, batch_size=10)

@@ -19,28 +19,14 @@ _NAME = re.compile(r"step-(\d+)\.index$")
 
 
 @dataclasses.dataclass
-class TrainingState(tf.train.experimental.PythonState):
-    """Where a run stands; goes into the checkpoint beside weights and optimizer.
+class Progress(tf.train.experimental.PythonState):
+    """Where work stands; goes into a checkpoint beside the weights. A subclass adds fields that JSON can hold.
 
     Attributes:
-        step: Training steps taken.
-        epoch: Epochs finished, their validation included.
-        best: Best validation accuracy so far, of the kind that the run chooses by.
-        best_clean: Clean validation accuracy of that epoch, which decides between equals.
-        best_epoch: The epoch (from 1) that reached it.
-        sums: Sums over the steps of the unfinished epoch, by name.
-        stopped: Whether early stopping ended training.
-        history: What was measured after each epoch.
+        step: Training steps taken; checkpoints are named after it.
     """
 
     step: int = 0
-    epoch: int = 0
-    best: float = -1.0
-    best_clean: float = -1.0
-    best_epoch: int = 0
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    stopped: bool = False
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def serialize(self) -> str:
         """All fields as JSON."""
@@ -55,7 +41,7 @@ class TrainingState(tf.train.experimental.PythonState):
 class Checkpoints:
     """The newest two states of a run, in a folder."""
 
-    def __init__(self, folder: pathlib.Path, progress: TrainingState, **objects: Any) -> None:
+    def __init__(self, folder: pathlib.Path, progress: Progress, **objects: Any) -> None:
         """Keeps progress and objects (network, optimizer, ...) in folder."""
         self._folder = folder
         self._progress = progress

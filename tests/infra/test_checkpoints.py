@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from helpers import SHAPE, assert_same_weights, tiny_batch, tiny_network, tiny_trainer
 
+from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
 from awp_tf.infra.errors import UserError
-from awp_tf.training.checkpoints import Checkpoints, TrainingState, noise_states, save_network
+from awp_tf.training.state import TrainingState
 
 
 def objects(seed=0):

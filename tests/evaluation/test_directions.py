@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.landscape.passes import awp_direction, random_direction, shift
+from awp_tf.evaluation.passes import awp_direction, random_direction, shift
 from awp_tf.noise import make_seed
 
 

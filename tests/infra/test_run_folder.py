@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from awp_tf.infra.errors import UserError
-from awp_tf.training.run import Run, RunFolder, kept_epochs, parts_of, read_run, require_same_data, trained_on
+from awp_tf.infra.run_folder import Run, RunFolder, kept_epochs, parts_of, read_run, require_same_data, trained_on
 
 CONFIG = "EPOCHS = 3\nSEED = 0\n"
 DATA = {"class names": ["cat", "dog"], "training images": "40, SHA-256 abc"}
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
 
 def test_a_second_process_is_kept_out(tmp_path):
     code = (
-        "from awp_tf.training.run import RunFolder; import pathlib, sys\n"
+        "from awp_tf.infra.run_folder import RunFolder; import pathlib, sys\n"
         f"with RunFolder.of(pathlib.Path({str(tmp_path)!r}), {CONFIG!r}).begin({{}}, {{}}): pass"
     )
     with RunFolder.of(tmp_path, CONFIG).begin({}, DATA):

@@ -8,7 +8,7 @@ from helpers import assert_same_weights, tiny_network, tiny_split
 from awp_tf.attacks import PGD, Clean
 from awp_tf.data import ordered
 from awp_tf.evaluation.accuracy import Measurement, craft, evaluate
-from awp_tf.landscape.passes import Passes, random_direction, shift
+from awp_tf.evaluation.passes import Passes, random_direction, shift
 from awp_tf.losses import cross_entropy
 from awp_tf.networks import preact_resnet18
 from awp_tf.noise import make_seed
