@@ -26,7 +26,7 @@ setuptools.setup(
     entry_points={
         "console_scripts": [
             f"awp-{command} = awp_tf.pipelines.{command}:main"
-            for command in ("train", "evaluate", "landscape", "export", "study")
+            for command in ("train", "evaluate", "landscape", "export", "study", "continual")
         ]
     },
     install_requires=[

@@ -57,6 +57,11 @@ class SGD(keras.optimizers.Optimizer):
             super().build(variables)
             self._velocities = self.add_optimizer_variables(variables, "velocity")
 
+    def forget(self) -> None:
+        """Sets all velocities back to 0; step count and rate stay."""
+        for velocity in self._velocities:
+            velocity.assign(tf.zeros_like(velocity))
+
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """One step of one variable."""
         velocity = self._velocities[self._get_variable_index(variable)]

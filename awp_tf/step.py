@@ -13,7 +13,7 @@ from awp_tf.functional import Recorder, bind, compiled
 from awp_tf.methods import Method
 from awp_tf.perturbations import BN_UPDATES, Identity, Loss, Perturbation, Points
 from awp_tf.schedules import at_epoch
-from awp_tf.types import Batch, Weights
+from awp_tf.types import Batch, Predict, Weights
 
 
 class Now(NamedTuple):
@@ -69,8 +69,7 @@ class Step:
         x_adv, start, states = None, None, [now.state]
         points: Points = [now.weights]
         for turn in range(self._alternations):
-            seed = noise.make_seed(self._seed, noise.ATTACK, now.step, turn)._replace(first=now.batch.first)
-            x_adv = self._craft(points[0], now, seed, x_adv)
+            x_adv = self.craft(now, points[0], turn, x_adv)
             same_everywhere = noise.make_seed(self._seed, noise.WEIGHTS, now.step, turn)
 
             def ascent(at: Weights, x_adv: tf.Tensor = x_adv, seed: noise.Seed = same_everywhere) -> Weights:
@@ -91,12 +90,35 @@ class Step:
         begin, keep = BN_UPDATES[self._perturbation.bn_update]
         seed = noise.make_seed(self._seed, noise.WEIGHTS, now.step, self._alternations)
         found = []
-        for number, at in enumerate(points):
-            loss, gradients, new = self._descent(at, states[begin], now, x_adv, seed.fold(number))
-            decaying = {"nearby": at, "centre": now.weights}[self._perturbation.weight_decay_at]
-            decayed = [g + self._weight_decay * w for g, w in zip(gradients, decaying, strict=True)]
-            found.append((loss, decayed, [*states, new][keep]))
+        for number, point in enumerate(points):
+            loss, gradients, new = self.at(now, point, states[begin], x_adv, seed.fold(number))
+            found.append((loss, gradients, [*states, new][keep]))
         return tf.nest.map_structure(mean, *found)
+
+    def craft(self, now: Now, weights: Weights, turn: int = 0, start: tf.Tensor | None = None) -> tf.Tensor:
+        """The worst inputs at weights, [B, H, W, C].
+
+        Args:
+            now: Where training stands.
+            weights: Of the network that is attacked.
+            turn: Each has noise of its own.
+            start: Where the search goes on from; None is near the images.
+        """
+        seed = noise.make_seed(self._seed, noise.ATTACK, now.step, turn)._replace(first=now.batch.first)
+        adversarial: tf.Tensor = self._craft(weights, now, seed, start)
+        return adversarial
+
+    def at(
+        self, now: Now, point: Weights, state: Weights, x_adv: tf.Tensor, seed: noise.Seed
+    ) -> tuple[tf.Tensor, Weights, Weights]:
+        """What is minimised at one point, its gradient with weight decay, and the state that it leaves."""
+        loss, gradients, new = self._descent(point, state, now, x_adv, seed)
+        decaying = {"nearby": point, "centre": now.weights}[self._perturbation.weight_decay_at]
+        return loss, [g + self._weight_decay * w for g, w in zip(gradients, decaying, strict=True)], new
+
+    def seen(self, predict: Predict, batch: Batch) -> Predict:
+        """What attack and loss see of the network: all of it; a subclass may close some classes."""
+        return predict
 
     def outer_loss(self, now: Now, state: Weights, x_adv: tf.Tensor) -> tuple[Loss, list[Weights]]:
         """The outer loss as a function of the weights, and the states that its calls will have left behind."""
@@ -105,7 +127,7 @@ class Step:
 
         def loss(weights: Weights) -> tf.Tensor:
             predict = Recorder(self._network, weights, state)
-            losses = method.loss(predict, now.batch.x, x_adv, now.batch.y)
+            losses = method.loss(self.seen(predict, now.batch), now.batch.x, x_adv, now.batch.y)
             states.append(predict.state)
             return losses
 
@@ -115,7 +137,7 @@ class Step:
         x, y = now.batch.x, now.batch.y
         method, attack = at_epoch(self._method, now.epoch, x.dtype), at_epoch(self._attack, now.epoch, x.dtype)
         predict = bind(self._network, weights, now.state, training=method.attack_in_training_mode)
-        return attack(method.objective(predict, x, y), x, seed, start)
+        return attack(method.objective(self.seen(predict, now.batch), x, y), x, seed, start)
 
     def _gradients_pure(
         self,

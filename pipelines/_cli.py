@@ -13,56 +13,19 @@ from typing import Any, TypeVar
 import absl.flags
 import gin
 
-from awp_tf import (
-    attacks,
-    averaging,
-    data,
-    methods,
-    networks,
-    perturbations,
-    schedules,
-    soft_labels,
-    threats,
-    transforms,
-)
-from awp_tf.evaluation.accuracy import Measurement
-from awp_tf.evaluation.protocol import Protocol
-from awp_tf.export.settings import Export, Limits
 from awp_tf.infra.errors import UserError, first_line
 from awp_tf.infra.run_folder import parts_of
-from awp_tf.landscape.settings import Landscape
-from awp_tf.study.records import Study
-from awp_tf.training import recipe, train
 
 from . import _parts
+from ._configurable import CONFIGURABLE, FORMER
 from ._slips import ROOT, did_you_mean, explain, place, require_used
 
 T = TypeVar("T")
 
-_CONFIGURABLE = (
-    *(data.Chain, data.Cutout, data.NoAugment, data.PadCropFlip, data.RandAugment, data.Rotate),
-    *(data.CutMix, data.MixChain, data.MixUp, data.NoMix, data.SmoothLabels),
-    *(data.ExtraData, data.NoExtra),
-    *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
-    *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
-    *(averaging.EMA, averaging.Latest, averaging.SWA),
-    *(threats.Linf, threats.L2),
-    *(attacks.Clean, attacks.FGSM, attacks.NFGSM, attacks.PGD, attacks.Restarts),
-    *(attacks.GaussianStart, attacks.UniformStart, attacks.ZeroStart),
-    *(methods.AT, methods.MART, methods.Standard, methods.TRADES, soft_labels.SoftLabelTRADES),
-    *(perturbations.AWP, perturbations.Identity, perturbations.RandomPerturbation),
-    *(perturbations.ASAM, perturbations.RAT, perturbations.SAM),
-    *(schedules.Constant, schedules.Cosine, schedules.Cyclic, schedules.Linear, schedules.Piecewise, schedules.Warmup),
-    *(attacks.APGD, attacks.AutoAttack, attacks.FAB, attacks.LastIterate, attacks.SPSA, attacks.Square),
-    *(transforms.ClipByGlobalNorm, transforms.NoTransform),
-    *(recipe.Recipe, Measurement, data.Data, train.train, Protocol, Landscape, Study, Export, Limits),
-)
-
-_FORMER = {"Once": attacks.LastIterate}  # names that configurations of earlier versions hold
-
 # What a command wants, by what has to be bound.
 _FIRST = {
     "train.recipe": "a recipe (try --gin_file=gin/trades_awp.gin)",
+    "Continual.learner": "a recipe of continual learning (try --gin_file=gin/fs_dgpm.gin)",
     "Study.runs": "a study (try --gin_file=gin/studies/headline.gin)",
 }
 
@@ -79,10 +42,10 @@ absl.flags.DEFINE_multi_string(
 
 def register() -> None:
     """Makes every configurable known to gin, once."""
-    for thing in _CONFIGURABLE:
+    for thing in CONFIGURABLE:
         if thing.__name__ not in _known():
             gin.external_configurable(thing, thing.__name__)
-    for name, thing in _FORMER.items():
+    for name, thing in FORMER.items():
         if name not in _known():
             gin.external_configurable(thing, name)
 
@@ -181,7 +144,8 @@ def parse_run(folder: pathlib.Path, files: Sequence[str], bindings: Sequence[str
                 f"{saved}, line {statement.location.line_num}: expected settings only, received an import or "
                 "an include, which would run another person's code. Name modules of your own by --import."
             )
-    return parse([str(saved), *files], bindings)
+    continual = place(r"^Continual\.learner\s*=", [str(saved)], ())
+    return parse([str(saved), *files], bindings, root="Continual.learner" if continual else "train.recipe")
 
 
 def _require_parts(folder: pathlib.Path) -> None:
@@ -244,5 +208,5 @@ def _require_file(file: str) -> None:
 def _parameters() -> dict[str, list[str]]:
     """The settings of all that is known, a person's own parts included, by name."""
     own = [thing for module in _parts.load(absl.flags.FLAGS["import"].value) for thing in _parts.public(module)]
-    things = {name: [] for name in _known()} | {thing.__name__: thing for thing in (*_CONFIGURABLE, *own)}
+    things = {name: [] for name in _known()} | {thing.__name__: thing for thing in (*CONFIGURABLE, *own)}
     return {name: list(inspect.signature(thing).parameters) if thing else [] for name, thing in things.items()}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import absl.flags
 
-from awp_tf.data import Source, Split
+from awp_tf.data import Data, Source, Split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.infra.run_folder import epoch_file, kept_epochs, read_run, require_same_data
@@ -77,7 +77,7 @@ def run(folder: str, *, finished: bool = True) -> RunData:
         raise UserError(f"--workdir: {error}") from error
     flags = absl.flags.FLAGS
     config = _cli.parse_run(path, flags.gin_file, flags.gin_bindings)
-    source, train, _ = _cli.call(_cli.data.Data).load()
+    source, train, _ = _cli.call(Data).load()
     require_same_data(path, source.identity)
     return RunData(path, config, source, train)
 

@@ -17,6 +17,8 @@ _CALLED = (
     "Study",
     "Export",
     "Limits",
+    "Continual",
+    "Learner",
 )  # by commands
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

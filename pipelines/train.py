@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import absl.flags
 
 from awp_tf.infra.files import local
+from awp_tf.training.train import train
 
 from . import _cli, _main
 
@@ -24,7 +25,7 @@ def run(argv: Sequence[str]) -> None:
         raise _cli.UserError("--gin_file: expected a recipe, received none; try --gin_file=gin/trades_awp.gin.")
     workdir = local(_WORKDIR.value or _cli.default_workdir(flags.gin_file))
     config = _cli.parse(flags.gin_file, flags.gin_bindings)
-    _cli.call(_cli.train.train, workdir=str(workdir), config=config, parts=_cli.own_parts())
+    _cli.call(train, workdir=str(workdir), config=config, parts=_cli.own_parts())
 
 
 def main() -> None:

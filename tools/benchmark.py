@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from awp_tf.infra.progress import table
 from awp_tf.networks.classifier import keras_file
+from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _main
 from tools import reference_step
 
@@ -44,7 +45,7 @@ Step = Callable[[], float]
 def our_step(files: Sequence[str], bindings: Sequence[str], x: np.ndarray, y: np.ndarray) -> Step:
     """One training step of a recipe on images x [B, H, W, C] and labels y [B], already traced."""
     _cli.parse(files, bindings)
-    recipe = _cli.call(_cli.recipe.Recipe)
+    recipe = _cli.call(Recipe)
     trainer = recipe.trainer(x.shape[1:], _CLASSES.value, epochs=1, steps_per_epoch=1, seed=0)
     step = tf.function(trainer.train_step, autograph=False)
     batch = tf.constant(x, recipe.dtype), tf.constant(y)

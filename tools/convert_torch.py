@@ -16,6 +16,7 @@ import numpy as np
 from awp_tf.infra.checkpoints import save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import load_torch_weights
+from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--output: {output} exists; choose another name or delete it.")
     _cli.parse(flags.gin_file, flags.gin_bindings)
     state = read_checkpoint(_CHECKPOINT.value)
-    network = _cli.call(_cli.recipe.Recipe).network(shape=tuple(map(int, _SHAPE.value)), classes=_CLASSES.value)
+    network = _cli.call(Recipe).network(shape=tuple(map(int, _SHAPE.value)), classes=_CLASSES.value)
     load_torch_weights(network, state)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_network(network, output)

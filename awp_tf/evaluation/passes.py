@@ -49,16 +49,19 @@ class Passes:
             seed: What the attack's noise depends on.
             loss: Logits [B, K] and labels [B] to losses [B].
         """
-        self.weights = read(network.trainable_variables)
         self._network, self._attack, self._seed, self._loss = network, attack, seed, loss
         self._key = make_seed(seed, EVALUATION).key
-        self._state = read(network.non_trainable_variables)
-        weights = [tf.TensorSpec(w.shape, w.dtype) for w in self.weights]
+        self.refresh()
+        values = [[tf.TensorSpec(w.shape, w.dtype) for w in each] for each in (self.weights, self._state)]
         images = tf.TensorSpec([None, *network.input_shape[1:]], network.inputs[0].dtype)
-        signature = [weights, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)]
+        signature = [*values, images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)]
         self._measure = tf.function(self._measure_pure, input_signature=signature, autograph=False)
         self._ascend = tf.function(self._gradient_pure, input_signature=signature, autograph=False)
         self._craft = tf.function(self._craft_pure, input_signature=signature, autograph=False)
+
+    def refresh(self) -> None:
+        """Takes the network as it is now; to be called where it has been trained since."""
+        self.weights, self._state = read(self._network.trainable_variables), read(self._network.non_trainable_variables)
 
     def height(
         self, weights: Weights, batches: Sequence[Labelled], on_batch: Callable[[], None] = lambda: None
@@ -72,7 +75,7 @@ class Passes:
         """
         loss, hits, total = 0.0, 0, 0
         for x, y, image in _with_places(batches):
-            losses, right = self._measure(list(weights), x, y, image)
+            losses, right = self._measure(list(weights), self._state, x, y, image)
             loss += float(np.sum(losses.numpy(), dtype=np.float64))
             hits += int(np.sum(right))
             total += len(y)
@@ -85,7 +88,7 @@ class Passes:
         """The gradient of height().loss in the weights, up to a factor."""
         total = [tf.zeros_like(w) for w in weights]
         for x, y, image in _with_places(batches):
-            part = self._ascend(list(weights), x, y, image)
+            part = self._ascend(list(weights), self._state, x, y, image)
             total = [t + p for t, p in zip(total, part, strict=True)]
             on_batch()
         return total
@@ -94,7 +97,7 @@ class Passes:
         """The batches with images replaced by adversarial ones of the network as it is."""
         result = []
         for x, y, image in _with_places(batches):
-            result.append((self._craft(self.weights, x, y, image), y))
+            result.append((self._craft(self.weights, self._state, x, y, image), y))
             on_batch()
         return result
 
@@ -102,22 +105,24 @@ class Passes:
         """The same network and loss at images as they are given."""
         return Passes(self._network, Clean(), seed=self._seed, loss=self._loss)
 
-    def _craft_pure(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        predict = bind(self._network, weights, self._state, training=False)
+    def _craft_pure(self, weights: Weights, state: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        predict = bind(self._network, weights, state, training=False)
         return self._attack(untargeted(predict, y), x, ImageSeeds(self._key, image))
 
     def _measure_pure(
-        self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor
+        self, weights: Weights, state: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        predict = bind(self._network, weights, self._state, training=False)
-        x_adv = self._craft_pure(weights, x, y, image)
+        predict = bind(self._network, weights, state, training=False)
+        x_adv = self._craft_pure(weights, state, x, y, image)
         return self._loss(predict(x_adv), y), robust(predict, x, x_adv, y)
 
-    def _gradient_pure(self, weights: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
-        adversarial = self._craft_pure(weights, x, y, image)
+    def _gradient_pure(
+        self, weights: Weights, state: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor
+    ) -> list[tf.Tensor]:
+        adversarial = self._craft_pure(weights, state, x, y, image)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            logits = bind(self._network, weights, self._state, training=False)(adversarial)
+            logits = bind(self._network, weights, state, training=False)(adversarial)
             loss = tf.reduce_sum(self._loss(logits, y))
         gradients: list[tf.Tensor] = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradients

@@ -7,6 +7,7 @@ the mean, and write no variable.
 
 from awp_tf.perturbations.awp import AWP, RandomPerturbation
 from awp_tf.perturbations.base import BN_UPDATES, Identity, Loss, Perturbation, Points, relative_norm, relative_norms
+from awp_tf.perturbations.flat import FS, LookAhead
 from awp_tf.perturbations.sam import ASAM, SAM
 from awp_tf.perturbations.taylor import RAT
 
@@ -14,9 +15,11 @@ __all__ = [
     "ASAM",
     "AWP",
     "BN_UPDATES",
+    "FS",
     "RAT",
     "SAM",
     "Identity",
+    "LookAhead",
     "Loss",
     "Perturbation",
     "Points",
