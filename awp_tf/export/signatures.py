@@ -65,15 +65,21 @@ class ServingModule:
                 return self._answer(tf.identity(images))
 
         found = {DEFAULT: serving_default, BYTES: serving_bytes, **({FLOAT: serving_float} if floats else {})}
-        return {**found, **{head.signature: self._of_head(head, pixels) for head in self._heads}}
+        return {**found, **self._of_tasks(pixels)}
 
-    def _of_head(self, head: Head, pixels: tf.TensorSpec) -> Callable[..., Answer]:
-        @tf.function(input_signature=[pixels], autograph=False)
-        def serving_task(images: tf.Tensor) -> Answer:
-            logits = tf.gather(self._logits(images), head.classes, axis=-1)
-            return _answer_of(logits, head.class_names, head.classes)
+    def _of_tasks(self, pixels: tf.TensorSpec) -> dict[str, Callable[..., Answer]]:
+        # All tasks call one function: the network is written once more, not once a task.
+        whole = tf.function(self._logits, input_signature=[pixels], autograph=False)
 
-        return serving_task
+        def of_task(head: Head) -> Callable[..., Answer]:
+            @tf.function(input_signature=[pixels], autograph=False)
+            def serving_task(images: tf.Tensor) -> Answer:
+                logits = tf.gather(whole(images), head.classes, axis=-1)
+                return _answer_of(logits, head.class_names, head.classes)
+
+            return serving_task
+
+        return {head.signature: of_task(head) for head in self._heads}
 
     def _answer(self, images: tf.Tensor) -> Answer:
         logits = self._logits(images)

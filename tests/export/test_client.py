@@ -206,11 +206,17 @@ def test_the_command_prints_a_line_an_image(servers, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     assert "0.png: class " in done.stdout
-    task = [*command, *flags, "--signature=task_1", files[0]]
-    done = subprocess.run(task, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert re.search(r"0\.png: class (3 \(d\)|1 \(b\)), ", done.stdout), done.stderr
     done = subprocess.run([*command, "nothing.png"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: expected image files, received nothing.png.")
+
+
+@pytest.mark.slow
+def test_the_command_asks_the_signature_that_is_named(servers, tmp_path):
+    (tmp_path / "0.png").write_bytes(FILES[0])
+    command = [sys.executable, "-m", "tools.serving_client", "--model=net", "--signature=task_1", "--deadline=30"]
+    command += [f"--server={servers.addresses['grpc']}", str(tmp_path / "0.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.search(r"0\.png: class (3 \(d\)|1 \(b\)), ", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(
