@@ -8,7 +8,7 @@ import tensorflow as tf
 from helpers import tiny_network
 from tensorflow_serving.apis import prediction_log_pb2
 
-from awp_tf.export.export import export
+from awp_tf.export.export import export, write_card
 from awp_tf.export.heads import Head, read_heads
 from awp_tf.export.parity import differences
 from awp_tf.export.settings import Export, Servable
@@ -80,6 +80,15 @@ def test_the_card_names_tasks_their_signatures_and_how_near_they_are(exported):
     assert card["heads"][0] == first
     page = (exported / "assets.extra" / "robustness_card.md").read_text()
     assert "| task 1 | task_1 | 2, 0 | dog, cat |" in page
+
+
+@pytest.mark.parametrize(("heads", "said"), [(HEADS, 1), ([], 0)])
+def test_an_evaluation_of_all_classes_is_not_taken_for_one_of_a_task(heads, said, keras_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("awp_tf.export.export.markdown", lambda card: "# Robustness\n")
+    servable = Servable("net", keras_file, IMAGES, card={"network": {}}, heads=heads)
+    write_card(tmp_path / "card", servable, {})
+    page = (tmp_path / "card.md").read_text()
+    assert page.count("## Tasks") == page.count("The evaluation above is that of all classes") == said
 
 
 def test_warm_up_asks_every_task_at_every_batch_size(exported, loaded, tmp_path):
