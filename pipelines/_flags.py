@@ -82,6 +82,11 @@ def run(folder: str, *, finished: bool = True) -> RunData:
     return RunData(path, config, source, train)
 
 
+def default_network(path: pathlib.Path) -> str:
+    """The name of a run's network where nobody names one: "best", or "last" where the run keeps no best one."""
+    return "best" if (path / "best.keras").exists() else "last"
+
+
 def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | None, pathlib.Path]]:
     """(Name, epoch or None, file) of each network of a run, or of a file.
 

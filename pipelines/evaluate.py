@@ -4,10 +4,10 @@
     python -m pipelines.evaluate --workdir=runs/trades_awp --network=last
     python -m pipelines.evaluate --network=model.keras --data=cifar10 --threat=linf:8/255 --output=out
 
-The first evaluates best.keras of a run on the run's data, with the run's protocol (--gin_file changes it); the second
-another of its networks. The third evaluates any network from [0, 1] images to logits. Results go to
-<workdir>/evaluation, or evaluations/<network>; --output says otherwise. The same command goes on with an unfinished
-evaluation.
+The first evaluates best.keras of a run (last.keras where it keeps no best) on the run's data, with the run's protocol
+(--gin_file changes it); the second another of its networks. The third evaluates any network from [0, 1] images to
+logits. Results go to <workdir>/evaluation, or evaluations/<network>; --output says otherwise. The same command goes
+on with an unfinished evaluation.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
 def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
     """A network of a run, on the run's data and by its protocol."""
     run = _flags.run(folder)
-    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
+    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or _flags.default_network(run.path)])
     if others:
         raise UserError("--network: expected one network to evaluate, received epochs.")
     protocol = _with_flags(_cli.call(Protocol))

@@ -4,9 +4,10 @@
     python -m pipelines.export --network=model.keras --data=cifar10 --model=mine
     python -m pipelines.export --workdir=runs/x --format=onnx
 
-The first writes serving/<model>/<version>/ from best.keras of a finished run, with the card of
-runs/x/evaluation where there is one. What was written is read back in a fresh process and compared with
-the network before it gets its name; an existing version is never overwritten.
+The first writes serving/<model>/<version>/ from best.keras of a finished run (last.keras where it keeps no best), with
+the card of its evaluation where there is one, and a signature for each task that has classes of its own. What was
+written is read back in a fresh process and compared with the network before it gets its name; an existing version is
+never overwritten.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from awp_tf.data.batches import spread
 from awp_tf.data.by_name import data_set
 from awp_tf.data.sources import Split
 from awp_tf.export.export import export, read_card
+from awp_tf.export.heads import HEADS, read_heads
 from awp_tf.export.onnx import export_onnx
 from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
@@ -60,6 +62,8 @@ def run(argv: Sequence[str]) -> None:
         "with its robustness card" if servable.card else "not evaluated; pipelines.evaluate would say how robust it is"
     )
     print(f"written: {folder} ({rated})")
+    if servable.heads:
+        print(f"signatures of tasks: {', '.join(head.signature for head in servable.heads)}")
     print(
         f"serve it: tensorflow_model_server --model_name={servable.model} --model_base_path={folder.parent.resolve()}"
     )
@@ -67,9 +71,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _of_run(folder: str) -> tuple[Export, Servable]:
-    """A network of a run: the best one unless --network says otherwise."""
+    """A network of a run: the best one, or the last where there is no best, unless --network says otherwise."""
     run = _flags.run(folder)
-    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or "best"])
+    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or _flags.default_network(run.path)])
     if others:
         raise UserError("--network: expected one network to export, received epochs.")
     evaluation = _flags.evaluation_folder(run.path, name) / "evaluation.json"
@@ -79,6 +83,7 @@ def _of_run(folder: str) -> tuple[Export, Servable]:
         _pixels(run.source.test),
         run.source.class_names,
         _card(file, evaluation if evaluation.is_file() else None),
+        read_heads(run.path / HEADS),
     )
 
 

@@ -2,9 +2,10 @@
 
     python -m tools.serving_client --server=localhost:8500 --model=mine photo.jpg other.png
     python -m tools.serving_client --server=localhost:8501 --protocol=rest --model=mine photo.jpg
+    python -m tools.serving_client --model=mine --signature=task_1 photo.png
 
 Any server of an exported folder, at its gRPC or REST port. A server that is just starting is asked again until the
-deadline.
+deadline. A task's signature takes pixels: images have to be of the network's size.
 """
 
 import pathlib
@@ -15,12 +16,14 @@ import absl.app
 import absl.flags
 
 from awp_tf.export.client import TRANSPORTS, ask
+from awp_tf.export.signatures import BYTES
 from awp_tf.infra.errors import UserError
 
 _SERVER = absl.flags.DEFINE_string("server", "localhost:8500", "Host and port.")
 _PROTOCOL = absl.flags.DEFINE_enum("protocol", "grpc", list(TRANSPORTS), "What the port speaks.")
 _MODEL = absl.flags.DEFINE_string("model", None, "The name it is served under.", required=True)
 _VERSION = absl.flags.DEFINE_integer("version", None, "Of the model; by default the server's newest.")
+_SIGNATURE = absl.flags.DEFINE_string("signature", BYTES, "What is asked; for instance task_1, for one task only.")
 _DEADLINE = absl.flags.DEFINE_float("deadline", 10.0, "Seconds for everything, retries included.")
 
 
@@ -31,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     try:
         if not files or missing:
             raise UserError(f"expected image files, received {', '.join(missing) or 'none'}.")
-        transport = TRANSPORTS[_PROTOCOL.value](_SERVER.value, _MODEL.value, _VERSION.value)
+        transport = TRANSPORTS[_PROTOCOL.value](_SERVER.value, _MODEL.value, _VERSION.value, _SIGNATURE.value)
         answers = ask(transport, [file.read_bytes() for file in files], deadline=_DEADLINE.value)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

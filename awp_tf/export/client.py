@@ -24,10 +24,10 @@ class Prediction(NamedTuple):
     """What a server says of one image.
 
     Attributes:
-        class_id: The likeliest class.
+        class_id: The likeliest class of those that were asked about; a number of the whole network.
         class_name: Its name; "" where the server does not know it.
         probability: Of that class, in 0..1.
-        logits: Of all classes.
+        logits: Of all classes, or of those of a task.
     """
 
     class_id: int
@@ -82,20 +82,22 @@ def ask(transport: Transport, images: Sequence[bytes], *, deadline: float = 10.0
 
 
 class Grpc:
-    """PredictionService.Predict with the signature serving_bytes."""
+    """PredictionService.Predict."""
 
-    def __init__(self, address: str, model: str, version: int | None = None) -> None:
+    def __init__(self, address: str, model: str, version: int | None = None, signature: str = BYTES) -> None:
         """Connects with the first request.
 
         Args:
             address: For instance localhost:8500.
             model: The name it is served under.
             version: None is the one that the server thinks best.
+            signature: serving_bytes, to which image files are sent as they are, or one that takes pixels, for
+                instance task_1: then images have to be of the network's size.
 
         Raises:
             UserError: The extra "serving" is not installed.
         """
-        self._model, self._version = model, version
+        self._model, self._version, self._signature = model, version, signature
         self._grpc = optional("grpc", "serving")
         self._messages = optional("tensorflow_serving.apis.predict_pb2", "serving")
         service = optional("tensorflow_serving.apis.prediction_service_pb2_grpc", "serving")
@@ -105,10 +107,13 @@ class Grpc:
         """See Transport."""
         request = self._messages.PredictRequest()
         request.model_spec.name = self._model
-        request.model_spec.signature_name = BYTES
+        request.model_spec.signature_name = self._signature
         if self._version is not None:
             request.model_spec.version.value = self._version
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
+        if self._signature == BYTES:
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
+        else:
+            request.inputs["images"].CopyFrom(tf.make_tensor_proto(_pixels(images)))
         try:
             answer = self._stub.Predict(request, timeout=max(seconds, 0.001))
         except self._grpc.RpcError as error:
@@ -121,17 +126,22 @@ class Grpc:
 
 
 class Rest:
-    """POST /v1/models/<model>:predict with base64 images."""
+    """POST /v1/models/<model>:predict with base64 images, or pixels."""
 
-    def __init__(self, address: str, model: str, version: int | None = None) -> None:
+    def __init__(self, address: str, model: str, version: int | None = None, signature: str = BYTES) -> None:
         """See Grpc; the address is for instance localhost:8501."""
         place = f"/versions/{version}" if version is not None else ""
+        self._signature = signature
         self._url = f"http://{address}/v1/models/{model}{place}:predict"
 
     def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
         """See Transport."""
-        instances = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
-        body = json.dumps({"signature_name": BYTES, "instances": instances}).encode()
+        instances: list[dict[str, object]] = (
+            [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
+            if self._signature == BYTES
+            else [{"images": image.tolist()} for image in _pixels(images)]
+        )
+        body = json.dumps({"signature_name": self._signature, "instances": instances}).encode()
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=max(seconds, 0.001)) as answer:
@@ -154,8 +164,23 @@ class Rest:
 TRANSPORTS: dict[str, Callable[..., Transport]] = {"grpc": Grpc, "rest": Rest}
 
 
+def _pixels(images: Sequence[bytes]) -> np.ndarray:
+    """uint8 [B, H, W, C] of files that have one size.
+
+    Raises:
+        UserError: They have not, or one is no image.
+    """
+    try:
+        return np.stack([tf.io.decode_image(image, expand_animations=False).numpy() for image in images])
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
+        raise UserError(
+            f"expected PNG or JPEG images of one size, that of the network, received others ({first_line(error)}); "
+            f"resize them, or ask {BYTES}."
+        ) from error
+
+
 def _predictions(read: Callable[[], dict[str, np.ndarray]]) -> list[Prediction]:
-    """One for each row of what serving_bytes gives.
+    """One for each row of what a signature gives.
 
     Raises:
         UserError: The answer is of another form.
@@ -174,7 +199,7 @@ def _rows(answer: dict[str, np.ndarray]) -> list[Prediction]:
     names = [tf.compat.as_text(name) for name in answer["class_names"]] if "class_names" in answer else [""] * len(ids)
     return [
         Prediction(
-            int(k), names[row], float(answer["probabilities"][row][k]), [float(z) for z in answer["logits"][row]]
+            int(k), names[row], float(max(answer["probabilities"][row])), [float(z) for z in answer["logits"][row]]
         )
         for row, k in enumerate(ids)
     ]

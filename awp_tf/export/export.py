@@ -1,5 +1,6 @@
 """Exports a network from end to end: graph, warm-up, robustness card, parity, version folder."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.evaluation.card import Card, markdown
+from awp_tf.export.heads import require_heads
 from awp_tf.export.parity import require_parity
 from awp_tf.export.settings import Export, Servable
 from awp_tf.export.signatures import ServingModule
@@ -45,10 +47,11 @@ def export(servable: Servable, settings: Export, base: str, *, version: int | No
     optional("tensorflow_serving.apis.predict_pb2", "serving")  # known before a graph is traced
     network = read_network(servable)
     with staging(model, version, settings.keep) as (folder, number):
-        served = ServingModule(network, servable.class_names, settings.limits)
+        served = ServingModule(network, servable.class_names, settings.limits, servable.heads)
         tf.saved_model.save(served.module, str(folder), signatures=served.signatures(floats=settings.floats))
-        write_warmup(folder, servable.model, servable.images, settings.batch_sizes)
-        found = require_parity(folder, network, servable.images[:_PARITY_IMAGES])
+        tasks = [head.signature for head in servable.heads]
+        write_warmup(folder, servable.model, servable.images, settings.batch_sizes, tasks)
+        found = require_parity(folder, network, servable.images[:_PARITY_IMAGES], servable.heads)
         write_card(folder / CARD, servable, found)
     write_configs(root, settings.batch_sizes)
     return model / str(number)
@@ -58,7 +61,7 @@ def read_network(servable: Servable) -> keras.Model:
     """Reads the network.
 
     Raises:
-        UserError: It cannot be read, or images and class names do not fit it.
+        UserError: It cannot be read, or images, class names or heads do not fit it.
     """
     network = keras_file(servable.network)
     classifier = of_keras(network, name=str(servable.network))
@@ -71,6 +74,7 @@ def read_network(servable: Servable) -> keras.Model:
         raise UserError(
             f"{servable.network}: expected {classifier.classes} class names, received {len(servable.class_names)}."
         )
+    require_heads(str(servable.network), servable.heads, classifier.classes)
     if classifier.shape[-1] not in (1, 3):
         raise UserError(f"{servable.network}: expected images of 1 or 3 channels, received {classifier.shape[-1]}.")
     return network
@@ -113,6 +117,7 @@ def write_card(path: pathlib.Path, servable: Servable, parity: Mapping[str, floa
         "model": servable.model,
         "network_sha256": digest(servable.network),
         "class_names": list(servable.class_names),
+        "heads": [dataclasses.asdict(head) | {"signature": head.signature} for head in servable.heads],
         "parity": dict(parity),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
@@ -120,6 +125,19 @@ def write_card(path: pathlib.Path, servable: Servable, parity: Mapping[str, floa
     evaluated = servable.card is not None
     content = {"evaluated": evaluated, "export": made, "evaluation": servable.card}
     page = markdown(servable.card) if servable.card else f"# Robustness of {servable.model}\n\n**Not evaluated.**\n"
-    page += f"\nServed network: SHA-256 {made['network_sha256']}\n"
+    page += f"\nServed network: SHA-256 {made['network_sha256']}\n{_tasks(servable)}"
     write_text(path.with_name(f"{path.name}.json"), json.dumps(content, indent=2) + "\n")
     write_text(path.with_name(f"{path.name}.md"), page)
+
+
+def _tasks(servable: Servable) -> str:
+    """What the page says of tasks; nothing where there are none."""
+    if not servable.heads:
+        return ""
+    rows = [
+        f"| {head.name} | {head.signature} | {', '.join(map(str, head.classes))} | {', '.join(head.class_names)} |\n"
+        for head in servable.heads
+    ]
+    title = "| task | signature in TF Serving | classes | class names |\n| --- | --- | --- | --- |\n"
+    measured = "\nThe evaluation above is that of all classes; within a task fewer are told apart.\n"
+    return f"\n## Tasks\n\n{title}{''.join(rows)}{measured if servable.card else ''}"

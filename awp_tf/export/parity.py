@@ -2,7 +2,8 @@
 
     python -m awp_tf.export.parity SAVED_MODEL IMAGES.npz
 
-IMAGES.npz holds "images" (uint8) and the network's own "logits"; largest differences are printed as JSON.
+IMAGES.npz holds "images" (uint8), the network's own "logits", and for the signature of each task its classes, as
+"classes of task_1"; largest differences are printed as JSON.
 """
 
 import json
@@ -10,25 +11,30 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from awp_tf.export.heads import Head
 from awp_tf.export.signatures import BYTES, DEFAULT, FLOAT
 from awp_tf.infra.errors import UserError
 
 _TOLERANCE, _TOLERANCE_16 = 1e-5, 2e-2
+_CLASSES = "classes of "
 
 
-def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarray) -> dict[str, float]:
+def require_parity(
+    folder: pathlib.Path, network: keras.Model, images: np.ndarray, heads: Sequence[Head] = ()
+) -> dict[str, float]:
     """Compares every signature with the network, from a fresh process.
 
     Args:
         folder: Of the SavedModel.
         network: From [0, 1] images to logits.
         images: uint8 [N, H, W, C].
+        heads: Each has to have a signature that answers with the logits of its classes.
 
     Returns:
         The largest difference by signature, relative to max(1, |logit|).
@@ -41,7 +47,8 @@ def require_parity(folder: pathlib.Path, network: keras.Model, images: np.ndarra
     try:
         with tf.device("CPU"):  # on both sides: a GPU's kernels differ by more than what is looked for
             logits = np.asarray(network(x, training=False), np.float64)
-        np.savez(given, images=images, logits=logits)
+        classes = {_CLASSES + head.signature: np.array(head.classes) for head in heads}
+        np.savez(given, allow_pickle=False, images=images, logits=logits, **classes)
         command = [sys.executable, "-m", "awp_tf.export.parity", str(folder), str(given)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
@@ -72,31 +79,45 @@ def tolerance(network: keras.Model) -> float:
     return _TOLERANCE_16 if halves else _TOLERANCE
 
 
-def differences(folder: str, images: np.ndarray, logits: np.ndarray) -> Mapping[str, float]:
-    """Loads a SavedModel and asks each signature."""
+def differences(
+    folder: str, images: np.ndarray, logits: np.ndarray, heads: Mapping[str, np.ndarray]
+) -> Mapping[str, float]:
+    """Loads a SavedModel and asks each signature.
+
+    Args:
+        folder: Of the SavedModel.
+        images: uint8 [N, H, W, C].
+        logits: The network's own, [N, K].
+        heads: The classes of each task, by signature.
+
+    Returns:
+        The largest difference by signature; infinite for a task without one.
+    """
     loaded = tf.saved_model.load(folder)
     inputs = {
         DEFAULT: {"images": tf.constant(images)},
         BYTES: {"image_bytes": tf.stack([tf.io.encode_png(image) for image in images])},
         FLOAT: {"images": tf.cast(images, tf.float64) / 255},
     }
-    found = {}
+    found = dict.fromkeys(heads, float("inf"))
     for name, function in loaded.signatures.items():
         specs = function.structured_input_signature[1]
+        given = inputs[DEFAULT if name in heads else name]
         answer = function(
-            **{key: tf.cast(x, specs[key].dtype) if x.dtype != tf.string else x for key, x in inputs[name].items()}
+            **{key: tf.cast(x, specs[key].dtype) if x.dtype != tf.string else x for key, x in given.items()}
         )
-        found[name] = _difference(answer, logits)
+        found[name] = _difference(answer, logits, heads.get(name, np.arange(logits.shape[-1])))
     return found
 
 
-def _difference(answer: Mapping[str, tf.Tensor], logits: np.ndarray) -> float:
+def _difference(answer: Mapping[str, tf.Tensor], logits: np.ndarray, classes: np.ndarray) -> float:
     """The largest, over everything a signature answers; infinite where classes or shapes are others."""
+    logits = logits[:, classes]
     expected = {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
     ids = answer["class_ids"].numpy()
     if answer["logits"].shape != logits.shape or ids.shape != logits.shape[:1]:
         return float("inf")
-    if not np.array_equal(ids, answer["logits"].numpy().argmax(axis=-1)):
+    if not np.array_equal(ids, classes[answer["logits"].numpy().argmax(axis=-1)]):
         return float("inf")
     parts = [np.abs(answer[key].numpy() - value) / np.maximum(1, np.abs(value)) for key, value in expected.items()]
     return float(max(part.max() for part in parts))
@@ -104,4 +125,5 @@ def _difference(answer: Mapping[str, tf.Tensor], logits: np.ndarray) -> float:
 
 if __name__ == "__main__":
     with np.load(sys.argv[2], allow_pickle=False) as data:
-        print(json.dumps(differences(sys.argv[1], data["images"], data["logits"])))
+        of_tasks = {name.removeprefix(_CLASSES): data[name] for name in data.files if name.startswith(_CLASSES)}
+        print(json.dumps(differences(sys.argv[1], data["images"], data["logits"], of_tasks)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from awp_tf.export.heads import Head
 from awp_tf.infra.errors import UserError, at_least
 
 
@@ -21,6 +22,7 @@ class Servable:
         images: A few real ones, uint8 [N, H, W, C], for parity and warm-up.
         class_names: In the order of the logits; empty where unknown.
         card: Its evaluation; None where there was none.
+        heads: Of its tasks, each of which gets a signature; none where all tasks share all classes.
     """
 
     model: str
@@ -28,6 +30,7 @@ class Servable:
     images: np.ndarray
     class_names: Sequence[str] = ()
     card: Mapping[str, Any] | None = None
+    heads: Sequence[Head] = ()
 
     def __post_init__(self) -> None:
         """Raises UserError where the name could not be that of a folder of its own."""

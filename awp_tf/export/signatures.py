@@ -1,4 +1,4 @@
-"""What a served network answers to: raw pixels, encoded images, floats."""
+"""What a served network answers to: raw pixels, encoded images, floats; raw pixels of one task."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.data.folders import resize
+from awp_tf.export.heads import Head
 from awp_tf.export.settings import Limits
 
 Answer = dict[str, tf.Tensor]
@@ -20,15 +21,19 @@ class ServingModule:
         module: Tracks the network's variables and nothing else; what is saved.
     """
 
-    def __init__(self, network: keras.Model, class_names: Sequence[str], limits: Limits) -> None:
+    def __init__(
+        self, network: keras.Model, class_names: Sequence[str], limits: Limits, heads: Sequence[Head] = ()
+    ) -> None:
         """Nothing is traced yet.
 
         Args:
             network: Maps images [B, H, W, C] in [0, 1] to logits [B, K]; called in evaluation mode.
             class_names: In the order of the logits; empty where unknown.
             limits: For encoded images.
+            heads: Of tasks, each of which gets a signature.
         """
         self._network, self._class_names, self._limits = network, list(class_names), limits
+        self._heads = heads
         self._shape = tuple(network.input_shape[1:])
         self._dtype = network.inputs[0].dtype
         self.module = tf.Module()
@@ -59,23 +64,46 @@ class ServingModule:
             with tf.control_dependencies([check]):
                 return self._answer(tf.identity(images))
 
-        found = {DEFAULT: serving_default, BYTES: serving_bytes}
-        return {**found, FLOAT: serving_float} if floats else found
+        found = {DEFAULT: serving_default, BYTES: serving_bytes, **({FLOAT: serving_float} if floats else {})}
+        return {**found, **self._of_tasks(pixels)}
+
+    def _of_tasks(self, pixels: tf.TensorSpec) -> dict[str, Callable[..., Answer]]:
+        # All tasks call one function: the network is written once more, not once a task.
+        whole = tf.function(self._logits, input_signature=[pixels], autograph=False)
+
+        def of_task(head: Head) -> Callable[..., Answer]:
+            @tf.function(input_signature=[pixels], autograph=False)
+            def serving_task(images: tf.Tensor) -> Answer:
+                logits = tf.gather(whole(images), head.classes, axis=-1)
+                return _answer_of(logits, head.class_names, head.classes)
+
+            return serving_task
+
+        return {head.signature: of_task(head) for head in self._heads}
 
     def _answer(self, images: tf.Tensor) -> Answer:
-        """Logits and what follows from them, for uint8 or float images."""
+        logits = self._logits(images)
+        return _answer_of(logits, self._class_names, range(logits.shape[-1]))
+
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Of all classes, for uint8 or float images."""
         # A placeholder's shape is not enforced when the graph runs; this is.
         images = tf.ensure_shape(images, [None, *self._shape])
         count = tf.shape(images)[0]
         # Some kernels fail on no images at all: one of zeros takes their place and is cut off again.
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         x = tf.cast(images, self._dtype) / 255 if images.dtype == tf.uint8 else images
-        logits = tf.cast(self._network(x, training=False), tf.float32)[:count]
-        ids = tf.argmax(logits, axis=-1)
-        answer = {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": ids}
-        if self._class_names:
-            answer["class_names"] = tf.gather(tf.constant(self._class_names), ids)
-        return {name: tf.identity(value, name=name) for name, value in answer.items()}
+        return tf.cast(self._network(x, training=False), tf.float32)[:count]
+
+
+def _answer_of(logits: tf.Tensor, class_names: Sequence[str], classes: Sequence[int]) -> Answer:
+    """Logits and what follows from them; a class has one id, whichever signature is asked."""
+    places = tf.argmax(logits, axis=-1)
+    ids = tf.gather(tf.constant(list(classes), tf.int64), places)
+    answer = {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": ids}
+    if class_names:
+        answer["class_names"] = tf.gather(tf.constant(list(class_names)), places)
+    return {name: tf.identity(value, name=name) for name, value in answer.items()}
 
 
 def decode(image_bytes: tf.Tensor, shape: Sequence[int], limits: Limits) -> tf.Tensor:

@@ -69,14 +69,17 @@ def check_version(model: pathlib.Path, version: int | None) -> None:
         raise UserError(f"version: {model / str(version)} is there already and is not overwritten; choose another.")
 
 
-def write_warmup(folder: pathlib.Path, model: str, images: np.ndarray, batch_sizes: Sequence[int]) -> None:
-    """Requests that a server sends itself before it answers others: both signatures at every batch size.
+def write_warmup(
+    folder: pathlib.Path, model: str, images: np.ndarray, batch_sizes: Sequence[int], tasks: Sequence[str] = ()
+) -> None:
+    """Requests that a server sends itself before it answers others: pixels, files and tasks at every batch size.
 
     Args:
         folder: Of the version.
         model: Its name.
         images: uint8 [N, H, W, C], repeated as needed.
-        batch_sizes: At most 500.
+        batch_sizes: As many as fit in 1,000 requests.
+        tasks: Signatures of tasks.
 
     Raises:
         UserError: The extra "serving" is not installed.
@@ -87,11 +90,13 @@ def write_warmup(folder: pathlib.Path, model: str, images: np.ndarray, batch_siz
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for size in list(batch_sizes)[: _MOST_RECORDS // 2]:
+        for size in list(batch_sizes)[: _MOST_RECORDS // (2 + len(tasks))]:
             places = np.arange(size) % len(images)
+            pixels = tf.make_tensor_proto(images[places])
             for signature, name, values in (
-                (DEFAULT, "images", tf.make_tensor_proto(images[places])),
+                (DEFAULT, "images", pixels),
                 (BYTES, "image_bytes", tf.make_tensor_proto(encoded[places], tf.string)),
+                *((task, "images", pixels) for task in tasks),
             ):
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = model

@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -21,12 +22,13 @@ from helpers import tiny_network
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from awp_tf.export.client import TRANSPORTS, Grpc, Rest, Unavailable, ask
+from awp_tf.export.heads import Head
 from awp_tf.export.settings import Limits
 from awp_tf.export.signatures import ServingModule
 from awp_tf.infra.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-SERVED = ServingModule(tiny_network(), ["a", "b", "c", "d"], Limits())
+SERVED = ServingModule(tiny_network(), ["a", "b", "c", "d"], Limits(), [Head("task 1", (3, 1), ("d", "b"))])
 # Traced here, not in a server's thread.
 SIGNATURES = {name: function.get_concrete_function() for name, function in SERVED.signatures(floats=False).items()}
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
@@ -63,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.path, body))
         if len(self.server.asked) <= self.server.unavailable:
             return self.answer(503, {"error": "starting"})
-        images = tf.constant([base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]])
+        images = tf.stack([self.image(**row) for row in body["instances"]])
         try:
             outputs = SIGNATURES[body["signature_name"]](images)
         except tf.errors.InvalidArgumentError as error:
@@ -76,6 +78,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for i in range(len(images))
         ]
         return self.answer(200, {"predictions": rows})
+
+    def image(self, image_bytes=None, images=None):
+        return tf.constant(images, tf.uint8) if images else tf.constant(base64.b64decode(image_bytes["b64"]))
 
     def answer(self, code, content):
         body = json.dumps(content).encode()
@@ -136,6 +141,22 @@ def test_a_version_can_be_asked_for(servers):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_one_task_can_be_asked(protocol, servers):
+    found = ask(TRANSPORTS[protocol](servers.addresses[protocol], "net", signature="task_1"), FILES)
+    logits = tiny_network()(PIXELS / np.float32(255), training=False).numpy()[:, [3, 1]]
+    np.testing.assert_allclose([prediction.logits for prediction in found], logits, atol=1e-5)
+    assert [(p.class_id, p.class_name) for p in found] == [[(3, "d"), (1, "b")][k] for k in logits.argmax(-1)]
+    np.testing.assert_allclose([p.probability for p in found], keras.ops.softmax(logits).numpy().max(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("others", [[b"no image"], [FILES[0], tf.io.encode_png(PIXELS[0, :4]).numpy()]])
+def test_a_task_takes_images_of_one_size(others):
+    with pytest.raises(UserError, match="expected PNG or JPEG images of one size") as error:
+        ask(TRANSPORTS["rest"]("127.0.0.1:9", "net", signature="task_1"), others)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_what_the_server_refuses_is_not_tried_again(protocol, servers):
     before = len(servers.predictor.asked) + len(servers.http.asked)
     with pytest.raises(UserError, match=r"(?s)the server refuses: .*expected a PNG or JPEG image"):
@@ -187,6 +208,15 @@ def test_the_command_prints_a_line_an_image(servers, tmp_path):
     assert "0.png: class " in done.stdout
     done = subprocess.run([*command, "nothing.png"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: expected image files, received nothing.png.")
+
+
+@pytest.mark.slow
+def test_the_command_asks_the_signature_that_is_named(servers, tmp_path):
+    (tmp_path / "0.png").write_bytes(FILES[0])
+    command = [sys.executable, "-m", "tools.serving_client", "--model=net", "--signature=task_1", "--deadline=30"]
+    command += [f"--server={servers.addresses['grpc']}", str(tmp_path / "0.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.search(r"0\.png: class (3 \(d\)|1 \(b\)), ", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pipelines.evaluate as evaluate_command
 import pipelines.export as command
 from awp_tf.export.client import TRANSPORTS, ask
 from awp_tf.export.export import export
+from awp_tf.export.heads import Head
 from awp_tf.export.onnx import export_onnx
 from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
@@ -38,7 +39,7 @@ def servable(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "net.keras"
     keras.utils.set_random_seed(0)
     preact_resnet18(shape=(16, 20, 3), classes=4, width=4).save(path)
-    return Servable("net", path, IMAGES, ["a", "b", "c", "d"])
+    return Servable("net", path, IMAGES, ["a", "b", "c", "d"], heads=[Head("task 1", (0, 2), ("a", "c"))])
 
 
 def logits_of(servable, images):
@@ -68,8 +69,12 @@ def test_the_cpp_loader_of_tensorflow_answers_as_python_does(servable, tmp_path)
     command = [str(program), str(folder), *sizes, *map(str, png_files(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = json.loads(done.stdout)
-    assert sorted(set(found["signatures"]) - {"__saved_model_init_op"}) == ["serving_bytes", "serving_default"]
-    assert found["replayed"] == 4
+    assert sorted(set(found["signatures"]) - {"__saved_model_init_op"}) == [
+        "serving_bytes",
+        "serving_default",
+        "task_1",
+    ]
+    assert found["replayed"] == 6
     ramp = (np.arange(3 * 16 * 20 * 3) % 256).astype(np.uint8).reshape(3, 16, 20, 3)
     np.testing.assert_allclose(found["ramp"], logits_of(servable, ramp).reshape(-1), atol=1e-5)
     np.testing.assert_allclose(found["files"], logits_of(servable, IMAGES).reshape(-1), atol=1e-5)
@@ -161,6 +166,40 @@ def test_a_finished_run_is_exported(run_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"--model_base_path={tmp_path}/serving/my_run" in printed
     assert "not evaluated" in printed
+
+
+@pytest.fixture
+def run_of_tasks(run_folder, tmp_path):
+    """A run as learning one task after another leaves it: its last network, and heads."""
+    path = tmp_path / "runs" / "tasks"
+    shutil.copytree(run_folder, path)
+    (path / "best.keras").rename(path / "last.keras")
+    heads = [{"name": f"task {i + 1}", "classes": [2 * i, 2 * i + 1], "class_names": []} for i in range(5)]
+    (path / "heads.json").write_text(json.dumps(heads))
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_of_tasks_is_exported_with_a_signature_a_task(run_of_tasks, tmp_path, capsys):
+    run_command(command, f"--workdir={run_of_tasks}", f"--output={tmp_path}/serving")
+    loaded = tf.saved_model.load(str(tmp_path / "serving" / "tasks" / "1"))
+    tasks = [f"task_{i}" for i in range(1, 6)]
+    assert sorted(loaded.signatures) == ["serving_bytes", "serving_default", "serving_float", *tasks]
+    assert f"signatures of tasks: {', '.join(tasks)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ("[{", "heads.json: expected a list of heads"),
+        ('[{"name": "task 6", "classes": [9, 10]}]', "expected heads with classes below 10, received [9, 10]"),
+    ],
+)
+def test_heads_that_do_not_fit_are_one_line_and_nothing_is_written(heads, message, run_of_tasks, tmp_path):
+    (run_of_tasks / "heads.json").write_text(heads)
+    with pytest.raises(UserError, match=re.escape(message)):
+        run_command(command, f"--workdir={run_of_tasks}", f"--output={tmp_path}/serving")
+    assert not (tmp_path / "serving").exists()
 
 
 @pytest.mark.slow

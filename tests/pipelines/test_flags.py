@@ -12,7 +12,7 @@ import pipelines.landscape
 from awp_tf.data import digits
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
-from pipelines import _cli
+from pipelines import _cli, _flags
 
 COMMANDS = [pipelines.evaluate, pipelines.export, pipelines.landscape]
 every_command = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__.split(".")[1])
@@ -48,6 +48,15 @@ def test_evaluation_of_each_network_has_a_place_of_its_own(network, place, train
     run_command(pipelines.evaluate, f"--workdir={trained}", *chosen, *few)
     assert (trained / place / "evaluation.json").exists()
     assert {path.name for path in trained.iterdir() if path.name.startswith("evaluation")} == {place}
+
+
+@pytest.mark.parametrize(
+    ("kept", "name"), [(["best", "last"], "best"), (["best"], "best"), (["last"], "last"), ([], "last")]
+)
+def test_the_last_network_takes_the_place_of_a_best_one_that_a_run_does_not_keep(kept, name, tmp_path):
+    for each in kept:
+        (tmp_path / f"{each}.keras").touch()
+    assert _flags.default_network(tmp_path) == name
 
 
 @pytest.mark.slow
