@@ -84,6 +84,7 @@ class ContinualTrainer(RobustTrainer):
             "loss": at the nearby weights, of the current task and the memory together.
         """
         x, y, open_classes, current, scale = data
+        scale = tf.cast(scale, x.dtype)
         size = tf.cast(tf.shape(x)[0], x.dtype)
         batch: Any = TaskBatch(x, y, tf.ones_like(y, x.dtype) / size, 0, open_classes)
         step = tf.convert_to_tensor(self.optimizer.iterations.value)
