@@ -16,6 +16,7 @@ from awp_tf.continual.basis import Basis, NoBasis
 from awp_tf.continual.early_stop import EarlyStop, NoEarlyStop
 from awp_tf.continual.importance import Importance
 from awp_tf.continual.settings import Continual, Learner, Sharpness
+from awp_tf.continual.tasks import PermutedPixels, SplitClasses
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.export.settings import Export, Limits
@@ -29,6 +30,7 @@ CONFIGURABLE = (
     *(data.ExtraData, data.NoExtra),
     *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
     *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
+    *(networks.alexnet, networks.conv4, networks.lenet, networks.mlp),
     *(averaging.EMA, averaging.Latest, averaging.SWA),
     *(threats.Linf, threats.L2),
     *(attacks.Clean, attacks.FGSM, attacks.NFGSM, attacks.PGD, attacks.Restarts),
@@ -41,6 +43,7 @@ CONFIGURABLE = (
     *(transforms.ClipByGlobalNorm, transforms.NoTransform),
     *(recipe.Recipe, Measurement, data.Data, train.train, Protocol, Landscape, Study, Export, Limits),
     *(Continual, Learner, Sharpness, Basis, NoBasis, Importance, EarlyStop, NoEarlyStop),
+    *(PermutedPixels, SplitClasses),
 )
 
 FORMER = {"Once": attacks.LastIterate}  # names that configurations of earlier versions hold

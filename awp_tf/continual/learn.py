@@ -18,11 +18,9 @@ from awp_tf.data import Source
 from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_bytes, write_text
-from awp_tf.infra.run_folder import RunFolder
+from awp_tf.infra.run_folder import HEADS, RunFolder
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.threats import require_one_ball
-
-HEADS = "heads.json"
 
 
 def learn(settings: Continual, workdir: str, config: str, parts: Mapping[str, str] | None = None) -> Result:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from awp_tf.infra.errors import UserError, at_least
 
-HEADS = "heads.json"  # in the folder of a run whose tasks have classes of their own
 _OURS = "serving_"  # signatures of the whole network begin so
 
 

@@ -17,6 +17,7 @@ DataIdentity = Mapping[str, object]
 
 Parts = Mapping[str, str]
 
+HEADS = "heads.json"  # of a run of tasks that have classes of their own: which logits are whose
 _CONFIG, _DATA, _PARTS = "config.gin", "data.json", "parts.json"
 
 

@@ -221,6 +221,11 @@ def bn_activation(x: Any, activation: str = "relu", *, synchronized: bool, name:
     return keras.layers.Activation(activation, name=f"{name}.{activation}")(x)
 
 
+def torch_init() -> keras.initializers.Initializer:
+    """PyTorch's default for dense and convolutional kernels: U(+-1/sqrt(fan-in))."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
 def at_least_float32() -> str:
     """The type of what must not be rounded to 16 bits: pixels and logits."""
     return "float64" if keras.config.floatx() == "float64" else "float32"

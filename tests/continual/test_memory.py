@@ -23,7 +23,7 @@ def test_everything_that_was_added_is_in_it_with_the_same_probability():
         counts.update(filled(10, 5, seed).draw(10, 0).labels.tolist())
     found = np.array([counts[k] for k in range(50)])
     expected = 2000 * 10 / 50
-    # Var of a count is n p (1 - p); the kept ones sum to 10, so there are 49 degrees of freedom: mean 49, 99.9 % below 85.
+    # Each count has variance n p (1 - p), and they add up: 49 degrees of freedom, of which 99.9 % are below 85.
     chi_square = ((found - expected) ** 2 / (expected * (1 - 10 / 50))).sum() * 49 / 50
     assert chi_square < 85
     assert found.min() > 0

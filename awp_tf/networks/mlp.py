@@ -1,0 +1,49 @@
+"""A multi-layer perceptron without biases, the network of permuted pixels."""
+
+from collections.abc import Sequence
+
+import keras
+
+from awp_tf.infra.errors import at_least
+from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, normalized_images, torch_init
+
+
+def mlp(
+    *,
+    shape: Sequence[int],
+    classes: int,
+    hidden: Sequence[int] = (100, 100),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    normalize: bool = True,
+) -> keras.Model:
+    """Images in [0, 1] to logits: dense layers with ReLU, without biases (Deng et al., NeurIPS 2021; GEM's with 100, 100).
+
+    Args:
+        shape: Height, width, channels.
+        classes: How many logits.
+        hidden: Neurons of each hidden layer.
+        mean: Subtracted from the pixels, per channel.
+        std: Divides them.
+        normalize: False leaves the pixels as they are, whatever mean and std are.
+
+    Raises:
+        UserError: A size is too small.
+
+    Example:
+        >>> from awp_tf.networks import mlp
+        >>> network = mlp(shape=(8, 8, 1), classes=10)
+        >>> network.output.shape, network.count_params()
+        ((None, 10), 17400)
+    """
+    at_least("mlp.classes", classes, 2)
+    inputs, x = normalized_images(shape, mean, std, normalize=normalize)
+    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
+    for number, size in enumerate(hidden, start=1):
+        at_least("mlp.hidden", size, 1)
+        dense = keras.layers.Dense(size, use_bias=False, kernel_initializer=torch_init(), name=f"dense{number}")
+        x = keras.layers.ReLU(name=f"relu{number}")(dense(x))
+    logits = keras.layers.Dense(
+        classes, use_bias=False, kernel_initializer=torch_init(), dtype=at_least_float32(), name="logits"
+    )(x)
+    return keras.Model(inputs, logits, name="mlp")
