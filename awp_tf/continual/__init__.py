@@ -1,0 +1,1 @@
+"""Learning one task after another: memory, gradient bases, flat minima (FS-DGPM)."""
