@@ -207,19 +207,15 @@ def _cell(name: str, values: Sequence[float], sign: str = "") -> str:
 
 def _accuracies(found: Numbers, recipes: Sequence[str]) -> matplotlib.figure.Figure:
     """ACC with standard errors, a row a recipe: so names of any length find a place."""
-    figure = matplotlib.figure.Figure(figsize=(PAGE, 1.1 + 0.32 * len(recipes)), layout="constrained")
-    axes = figure.subplots()
-    for name, marker, fill in (("ACC", "o", "full"), ("robust ACC", "D", "none")):
-        label = {"ACC": "clean", "robust ACC": "robust"}[name]
-        for recipe, seeds in found.get(name, {}).items():
-            place = recipes.index(recipe)
-            _bar(axes, list(seeds.values()), [place], marker, color="black", fillstyle=fill, label=label)
-            label = "_"  # once is enough
-    axes.set_yticks(range(len(recipes)), list(map(literal, recipes)))
-    axes.set(xlabel="ACC: accuracy on all tasks in the end (%), mean and standard error over seeds")
-    axes.set_ylim(len(recipes) - 0.5, -0.5)
-    axes.grid(axis="y", color="0.9")
-    legend_above(figure, axes)
+    kinds = [name for name in ("ACC", "robust ACC") if name in found]
+    figure = matplotlib.figure.Figure(figsize=(PAGE, 0.8 + 0.3 * len(recipes)), layout="constrained")
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for panel, kind in zip(panels, kinds, strict=True):
+        for recipe, seeds in found[kind].items():
+            _bar(panel, list(seeds.values()), [recipes.index(recipe)], "o", color="black")
+        panel.set(xlabel=f"{kind} (%)", ylim=(len(recipes) - 0.5, -0.5))
+        panel.grid(axis="y", color="0.9")
+    panels[0].set_yticks(range(len(recipes)), list(map(literal, recipes)))
     return figure
 
 
@@ -234,7 +230,7 @@ def _scatter(found: Numbers, sharp: str, recipes: Sequence[str]) -> matplotlib.f
                 style = line_style(number, len(recipes))
                 x, y = list(found[sharp][recipe].values()), list(found[kind][recipe].values())
                 _bar(panel, x, y, style["marker"], color=style["color"], label=literal(recipe))
-        panel.set(xlabel=f"{sharp} (rise of the loss, in the end)", ylabel=f"{kind} (points)")
+        panel.set(xlabel=f"{sharp} (rise of the loss)", ylabel=f"{kind} (points)")
     if panels[0].get_legend_handles_labels()[1]:
         legend_above(figure, panels[0])
     return figure

@@ -100,7 +100,7 @@ def test_figures_name_the_recipes_once():
     assert set(files) == {f"continual_{name}.{kind}" for name in ("acc", "sharpness") for kind in ("png", "svg")}
     for name in ("continual_acc.svg", "continual_sharpness.svg"):
         assert files[name].decode().count(">fs_dgpm</text>") == 1
-    assert files["continual_acc.svg"].decode().count(">robust</text>") == 1
+    assert files["continual_acc.svg"].decode().count(">robust ACC (%)</text>") == 1
 
 
 def test_without_sharpness_there_is_one_figure(place):
