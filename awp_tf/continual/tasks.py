@@ -84,7 +84,7 @@ class PermutedPixels:
         for task in range(self.count):
             splits = (_sample(train, self.samples, self.seed, task, "PermutedPixels"), validation, source.test)
             moved = [_permute(split, self.seed, task) for split in splits]
-            tasks.append(Task(f"task {task + 1}", classes, *moved, names))
+            tasks.append(Task(f"task {task + 1}", classes, moved[0], moved[1], moved[2], names))
         return tasks
 
 

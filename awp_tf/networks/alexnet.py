@@ -18,7 +18,7 @@ def alexnet(
     std: Sequence[float] | None = None,
     normalize: bool = True,
 ) -> keras.Model:
-    """Images in [0, 1] to logits: three convolutions, two dense layers, no biases (danruod/FS-DGPM, networks/alexnet.py).
+    """Images in [0, 1] to logits: three convolutions, two dense layers, no biases (danruod/FS-DGPM).
 
     Args:
         shape: Height, width, channels; height and width at least 20.

@@ -52,15 +52,8 @@ def lenet(
 
 
 def _stage(x: Any, filters: int, *, name: str) -> Any:
-    x = keras.layers.Conv2D(
-        filters,
-        5,
-        padding="same",
-        data_format=CHANNELS_LAST,
-        use_bias=False,
-        kernel_initializer=torch_init(),
-        name=name,
-    )(x)
+    settings = {"padding": "same", "data_format": CHANNELS_LAST, "use_bias": False, "name": name}
+    x = keras.layers.Conv2D(filters, 5, kernel_initializer=torch_init(), **settings)(x)
     x = keras.layers.ReLU(name=f"{name}.relu")(BatchNorm(name=f"{name}.bn")(x))
     # PyTorch's padding of 1 on both sides: of activations >= 0, zeros are as good as its -inf.
     x = keras.layers.ZeroPadding2D(1, CHANNELS_LAST, name=f"{name}.pad")(x)

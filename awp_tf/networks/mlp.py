@@ -17,7 +17,7 @@ def mlp(
     std: Sequence[float] | None = None,
     normalize: bool = True,
 ) -> keras.Model:
-    """Images in [0, 1] to logits: dense layers with ReLU, without biases (Deng et al., NeurIPS 2021; GEM's with 100, 100).
+    """Images in [0, 1] to logits: dense layers with ReLU, without biases (Deng et al., NeurIPS 2021).
 
     Args:
         shape: Height, width, channels.

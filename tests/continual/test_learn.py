@@ -121,7 +121,7 @@ def test_an_early_stop_ends_with_the_best_weights(tmp_path):
     chosen = settings(
         {"learning_rate": 2.0}, epochs=8, early_stop=EarlyStop(1, 4.0, 0.1), sharpness=Sharpness(directions=0)
     )
-    loop, trainer = loop_of(chosen, tmp_path / "run")
+    loop, _ = loop_of(chosen, tmp_path / "run")
     loop.run()
     first = [epoch for epoch in loop.progress.history if epoch["task"] == 1]
     assert len(first) < 8
