@@ -166,7 +166,7 @@ def _inputs(network: keras.Model, layers: Sequence[keras.layers.Layer]) -> Calla
     """A function of images: R'R of each layer's inputs R, which has a row for each place where a kernel is applied."""
     if not layers:
         return lambda images: []
-    seen = keras.Model(network.inputs, [layer.input for layer in layers])
+    seen = keras.Model(network.inputs[0], [layer.input for layer in layers])
     unfold = [_unfold(layer) for layer in layers]
 
     @tf.function(autograph=False)

@@ -25,7 +25,7 @@ def head_of(network: keras.Model, classes: Sequence[int]) -> keras.Model:
     if list(classes) == list(range(network.outputs[0].shape[-1])):
         return network
     logits = keras.ops.take(network.outputs[0], np.array(classes), axis=-1)
-    return keras.Model(network.inputs, logits, name=f"{network.name}_head")
+    return keras.Model(network.inputs[0], logits, name=f"{network.name}_head")
 
 
 class Measure:
