@@ -41,7 +41,7 @@ def heat_map(result: Result) -> np.ndarray:
 def _accuracy(result: Result) -> matplotlib.figure.Figure:
     """Accuracy on each task after each task, one panel for clean and one for robust."""
     kinds = result["accuracy"]
-    figure = matplotlib.figure.Figure(figsize=(_width(kinds), 3.2), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(_width(kinds), 3.3), layout="constrained")
     panels = figure.subplots(1, len(kinds), squeeze=False)[0]
     matrices = {kind: 100 * _square(rows) for kind, rows in kinds.items()}
     least = 10 * np.floor(min(map(np.nanmin, matrices.values())) / 10)
@@ -55,7 +55,7 @@ def _accuracy(result: Result) -> matplotlib.figure.Figure:
 
 def _in_short(kind: str, rows: Rows) -> str:
     found = summary(rows)
-    moved = f", BWT {100 * found['bwt']:+.1f} points" if len(rows) > 1 else ""
+    moved = f"\nBWT {100 * found['bwt']:+.1f} points" if len(rows) > 1 else ""
     return f"{kind}: ACC {100 * found['acc']:.1f} %{moved}"
 
 
