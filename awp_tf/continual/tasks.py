@@ -76,6 +76,7 @@ class PermutedPixels:
         """Raises UserError where a setting makes no sense."""
         at_least("PermutedPixels.count", self.count, 1)
         whole_seed("PermutedPixels.seed", self.seed)
+        _require_samples("PermutedPixels", self.samples)
 
     def __call__(self, source: Source, train: Split, validation: Split) -> list[Task]:
         """See Tasks."""
@@ -83,6 +84,7 @@ class PermutedPixels:
         tasks = []
         for task in range(self.count):
             splits = (_sample(train, self.samples, self.seed, task, "PermutedPixels"), validation, source.test)
+            _require_images("PermutedPixels", task, classes, splits)
             moved = [_permute(split, self.seed, task) for split in splits]
             tasks.append(Task(f"task {task + 1}", classes, moved[0], moved[1], moved[2], names))
         return tasks
@@ -118,6 +120,12 @@ class SplitClasses:
         """Raises UserError where a setting makes no sense."""
         at_least("SplitClasses.count", self.count, 1)
         whole_seed("SplitClasses.seed", self.seed)
+        _require_samples("SplitClasses", self.samples)
+        if not isinstance(self.order, Sequence):
+            raise UserError(
+                "SplitClasses.order: expected every label once, for instance (3, 0, 2, 1), 'as numbered' or 'random', "
+                f"received {self.order!r}."
+            )
         if isinstance(self.order, str):
             one_of("SplitClasses.order", self.order, ("as numbered", "random"))
 
@@ -130,12 +138,7 @@ class SplitClasses:
     def _task(self, source: Source, train: Split, validation: Split, number: int, own: Sequence[int]) -> Task:
         classes = tuple(own) if self.multi_head else tuple(range(source.classes))
         parts = [_only(split, own, classes) for split in (train, validation, source.test)]
-        for what, part in zip(("training", "validation", "test"), parts, strict=True):
-            if not len(part):
-                raise UserError(
-                    f"SplitClasses: expected {what} images in task {number + 1} (classes {', '.join(map(str, own))}), "
-                    "received none; hold out more (Data.validation), or cut into fewer tasks."
-                )
+        _require_images("SplitClasses", number, own, parts)
         sampled = _sample(parts[0], self.samples, self.seed, number, "SplitClasses")
         names = tuple(source.class_names[k] for k in classes) if len(source.class_names) else ()
         return Task(f"task {number + 1}", classes, sampled, parts[1], parts[2], names)
@@ -154,7 +157,8 @@ class SplitClasses:
         if self.order == "random":
             return [int(k) for k in np.random.default_rng((self.seed, 0)).permutation(classes)]
         order = list(range(classes)) if isinstance(self.order, str) else list(self.order)
-        if sorted(order) != list(range(classes)):
+        whole = all(isinstance(label, int) for label in order)  # 1.0 and "1" would be found later, or not at all
+        if not whole or sorted(order) != list(range(classes)):
             raise UserError(
                 f"SplitClasses.order: expected each of the labels 0..{classes - 1} once, received {self.order!r}."
             )
@@ -169,6 +173,21 @@ def heads(tasks: Sequence[Task], classes: int) -> np.ndarray:
 def is_multi_head(tasks: Sequence[Task], classes: int) -> bool:
     """Whether any task has only some of the classes."""
     return not bool(heads(tasks, classes).all())
+
+
+def _require_images(name: str, task: int, classes: Sequence[int], splits: Sequence[Split]) -> None:
+    for what, split in zip(("training", "validation", "test"), splits, strict=True):
+        if not len(split):
+            raise UserError(
+                f"{name}: expected {what} images in task {task + 1} (classes {', '.join(map(str, classes))}), received "
+                "none; hold out more (Data.validation), or cut into fewer tasks."
+            )
+
+
+def _require_samples(name: str, samples: int | None) -> None:
+    """Before the data are read, which may take a while."""
+    if samples is not None:
+        at_least(f"{name}.samples", samples, 1)
 
 
 def _permute(split: Split, seed: int, task: int) -> Split:
@@ -192,7 +211,6 @@ def _only(split: Split, own: Sequence[int], classes: Sequence[int]) -> Split:
 def _sample(split: Split, count: int | None, seed: int, task: int, name: str) -> Split:
     if count is None:
         return split
-    at_least(f"{name}.samples", count, 1)
     if count > len(split):
         raise UserError(
             f"{name}.samples: expected at most the {len(split)} training images of task {task + 1}, received {count}."

@@ -21,7 +21,7 @@ def alexnet(
     """Images in [0, 1] to logits: three convolutions, two dense layers, no biases (danruod/FS-DGPM).
 
     Args:
-        shape: Height, width, channels; height and width at least 20.
+        shape: Height, width, channels; height and width at least 12.
         classes: How many logits.
         width: Channels of the first convolution (64); the others have 2 and 4 times, the dense layers 32 times as many.
         mean: Subtracted from the pixels, per channel.
@@ -36,7 +36,7 @@ def alexnet(
         >>> alexnet(shape=(32, 32, 3), classes=100, width=8).output.shape
         (None, 100)
     """
-    at_least("alexnet.shape", min(shape[:2]), 20)
+    at_least("alexnet.shape", min(shape[:2]), 12)
     at_least("alexnet.width", width, 1)
     size = min(shape[:2])
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from awp_tf.infra.errors import at_least
+from awp_tf.infra.errors import UserError, at_least
 from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, normalized_images, torch_init
 
 
@@ -37,6 +37,8 @@ def mlp(
         ((None, 10), 17400)
     """
     at_least("mlp.classes", classes, 2)
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise UserError(f"mlp.hidden: expected the neurons of each hidden layer, as (100, 100), received {hidden!r}.")
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
     for number, size in enumerate(hidden, start=1):

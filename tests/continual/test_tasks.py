@@ -1,10 +1,13 @@
+import pathlib
+import re
+
 import numpy as np
 import pytest
 from helpers import tiny_split
 
 from awp_tf.continual.tasks import PermutedPixels, SplitClasses, heads, is_multi_head
 from awp_tf.data import hold_out
-from awp_tf.data.sources import source_of
+from awp_tf.data.sources import Source, source_of
 from awp_tf.infra.errors import UserError
 
 
@@ -80,6 +83,11 @@ def test_a_random_order_is_that_of_its_seed():
         (lambda: SplitClasses(3), r"at least 2 each \(1, 2\), received 3"),
         (lambda: SplitClasses(4), "received 4"),
         (lambda: SplitClasses(2, order=(0, 1, 2, 2)), r"order: expected each of the labels 0\.\.3 once"),
+        (lambda: SplitClasses(2, order=(0, 1, 2, "3")), r"order: expected each of the labels 0\.\.3 once"),
+        (lambda: SplitClasses(2, order=(0.0, 1.0, 2.0, 3.0)), r"order: expected each of the labels 0\.\.3 once"),
+        (lambda: SplitClasses(2, order=None), "order: expected every label once, for instance .* received None"),
+        (lambda: SplitClasses(2, samples=0), "SplitClasses.samples: expected a whole number >= 1"),
+        (lambda: PermutedPixels(2, samples=0.5), "PermutedPixels.samples: expected a whole number >= 1"),
         (lambda: SplitClasses(2, order="chronological"), "order: expected one of as numbered, random"),
         (lambda: SplitClasses(2, samples=100), r"samples: expected at most the \d+ training images of task 1"),
         (lambda: PermutedPixels(2, samples=100), "samples: expected at most the 68 training images of task 1"),
@@ -94,3 +102,27 @@ def test_what_cannot_be_cut_is_said(tasks, message):
 def test_a_task_without_validation_images_is_refused():
     with pytest.raises(UserError, match=r"expected validation images in task \d .*hold out more"):
         tasks_of(SplitClasses(2), validation=1)
+
+
+@pytest.mark.parametrize("tasks", [PermutedPixels(2), SplitClasses(2)])
+@pytest.mark.parametrize("missing", ["validation", "test"])
+def test_a_task_with_nothing_to_be_tested_on_is_refused(tasks, missing):
+    full, empty = tiny_split(40), tiny_split(40).take(slice(0, 0))
+    source = Source("tiny", full, empty if missing == "test" else full, 4)
+    with pytest.raises(UserError, match=rf"{type(tasks).__name__}: expected {missing} images in task 1 .* none"):
+        tasks(source, full, empty if missing == "validation" else full)
+
+
+def test_the_superclasses_of_cifar100_hold_each_class_once_under_its_name():
+    """CIFAR-100 numbers its classes as the alphabet does."""
+    file = pathlib.Path(__file__).parents[2] / "gin" / "tasks" / "split_cifar100_superclasses.gin"
+    text = file.read_text()
+    rows = re.findall(r"^    ([\d, ]+),  # ([\w, ]+)$", text, re.MULTILINE)
+    numbers = [int(number) for row, _ in rows for number in row.split(",")]
+    names = [name for _, row in rows for name in row.split(", ")]
+    assert numbers == [sorted(names).index(name) for name in names]
+    assert sorted(numbers) == list(range(100))
+    assert [len(row.split(",")) for row, _ in rows] == [5] * 20
+    orders = [list(map(int, line.split())) for line in re.findall(r"^#  ((?: \d+){20})$", text, re.MULTILINE)]
+    assert len(orders) == 4
+    assert all(sorted(order) == list(range(20)) for order in orders)

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.attacks import PGD
+from awp_tf.export.export import export
+from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
 from awp_tf.networks import alexnet, conv4, lenet, mlp
@@ -62,5 +64,48 @@ def test_they_train_and_come_back_from_a_file(network, size, tmp_path, rng):
 
 @pytest.mark.parametrize("network", [alexnet, lenet, conv4])
 def test_images_too_small_for_the_poolings_are_refused(network):
-    with pytest.raises(UserError, match=r"shape: expected a whole number >= (8|16|20), received 6"):
+    with pytest.raises(UserError, match=r"shape: expected a whole number >= (8|12|16), received 6"):
         network(shape=(6, 6, 1), classes=3)
+
+
+@pytest.mark.parametrize("size", [12, 15, 16, 20, 23, 24, 40])
+def test_alexnet_takes_every_size_of_which_the_poolings_leave_something(size):
+    network = alexnet(shape=(size, size, 1), classes=3, width=1)
+    assert network.get_layer("conv3.pool").output.shape[1] >= 1
+
+
+@pytest.mark.parametrize("hidden", [100, "100", None])
+def test_hidden_layers_that_are_no_list_are_refused(hidden):
+    with pytest.raises(UserError, match=r"mlp.hidden: expected the neurons of each hidden layer, as \(100, 100\)"):
+        mlp(shape=(8, 8, 1), classes=10, hidden=hidden)
+
+
+@pytest.mark.parametrize("network", [alexnet, lenet])
+def test_dropout_and_batch_norm_are_of_training_only_and_leave_the_network_through_its_state(network, rng):
+    keras.utils.set_random_seed(0)
+    made = network(shape=(32, 32, 3), classes=4, width=4)
+    x = tf.constant(rng.uniform(size=(6, 32, 32, 3)), tf.float32)
+    weights, before = made.trainable_variables, [np.array(v) for v in made.non_trainable_variables]
+    state = made.non_trainable_variables
+    logits, after = tf.function(lambda: made.stateless_call(weights, state, x, training=True))()
+    assert np.abs(logits - made(x)).max() > 1e-3
+    assert all(np.abs(np.array(a) - b).max() > 0 for a, b in zip(after, before, strict=True))
+    for variable, value in zip(made.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)  # nothing was written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [(mlp, {"hidden": (8,)}), (alexnet, {"width": 2}), (lenet, {"width": 2}), (conv4, {"width": 2})],
+)
+def test_they_are_served_as_they_are(network, size, tmp_path, rng):
+    made = network(shape=(32, 32, 3), classes=3, mean=(0.5,), std=(0.25,), **size)
+    made.save(tmp_path / "net.keras")
+    images = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    servable = Servable("net", tmp_path / "net.keras", images, ["a", "b", "c"])
+    folder = export(servable, Export(batch_sizes=(1, 4), floats=True), str(tmp_path / "serving"))
+    served = tf.saved_model.load(str(folder))
+    pixels = images.astype(np.float32) / 255
+    found = served.signatures["serving_float"](images=tf.constant(pixels))["logits"]
+    np.testing.assert_allclose(found, made(pixels, training=False), atol=1e-5)
