@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-COMMANDS = ("train", "evaluate", "landscape", "export", "study")
+COMMANDS = ("train", "evaluate", "landscape", "export", "study", "continual")
 pytestmark = pytest.mark.slow
 
 
@@ -56,6 +56,7 @@ def test_the_digits_are_trained_from_another_folder(wheel, tmp_path):
     assert any(line.startswith("| best.keras") for line in table)
     few = ["--workdir=runs/trades_awp+digits", "--attacks=pgd-5", "--max_examples=32", "--check_examples=8"]
     assert "worst case" in run(command["evaluate"], *few, cwd=tmp_path)
+    assert "BWT" in run(command["continual"], "--gin_file=gin/er.gin", "--gin_bindings=EPOCHS=1", cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "venv"]
     refused = start(command["export"], "--workdir=runs/trades_awp+digits", cwd=tmp_path)
     assert refused.returncode == 2
