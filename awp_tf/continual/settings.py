@@ -16,6 +16,7 @@ from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError, at_least, fraction, one_of, positive, whole_seed
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation
+from awp_tf.soft_labels import SoftLabelTRADES
 from awp_tf.threats import Threat
 
 
@@ -61,6 +62,13 @@ class Learner:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
+        _require_objects(
+            self, method="AT()", attack="PGD()", perturbation="FS()", basis="Basis()", importance="Importance()"
+        )
+        if isinstance(self.method, SoftLabelTRADES):
+            raise UserError(
+                "Learner.method: expected one that needs logits alone, received SoftLabelTRADES; take TRADES."
+            )
         at_least("Learner.memory", self.memory, 0)
         at_least("Learner.glances", self.glances, 1)
         positive("Learner.learning_rate", self.learning_rate)
@@ -138,6 +146,7 @@ class Continual:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
+        _require_objects(self, tasks="SplitClasses()", early_stop="EarlyStop()", sharpness="Sharpness()")
         at_least("Continual.epochs", self.epochs, 1)
         whole_seed("Continual.seed", self.seed)
         if self.data.mix != NoMix() or self.data.extra != NoExtra():
@@ -154,3 +163,12 @@ class Continual:
     def attacks(self) -> bool:
         """Whether anything attacks in training, so that robust accuracy is worth measuring."""
         return self.learner.attack.threat is not None
+
+
+def _require_objects(settings: object, **examples: str) -> None:
+    """In gin, @FS is the class and @FS() an object of it."""
+    for name, example in examples.items():
+        if isinstance(getattr(settings, name), type):
+            received = getattr(settings, name).__name__
+            owner = type(settings).__name__
+            raise UserError(f"{owner}.{name}: expected an object such as @{example}, received {received} without ().")

@@ -14,6 +14,7 @@ from awp_tf.continual.trainer import ContinualTrainer
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT, Standard
 from awp_tf.perturbations import AWP, FS, Identity, LookAhead
+from awp_tf.soft_labels import SoftLabelTRADES
 from awp_tf.threats import Linf
 
 OPEN = np.ones([12, CLASSES], bool)
@@ -249,6 +250,8 @@ def test_a_smaller_scale_and_a_new_task_forget_momentum():
         ({"basis": Basis()}, r"Learner\.memory: expected images for the bases"),
         ({"search_on": "memory"}, r"Learner\.search_on: expected one of task, both"),
         ({"glances": 0}, r"Learner\.glances: expected a whole number >= 1"),
+        ({"perturbation": FS}, r"Learner\.perturbation: expected an object such as @FS\(\), received FS without"),
+        ({"method": SoftLabelTRADES()}, r"Learner\.method: expected one that needs logits alone"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
