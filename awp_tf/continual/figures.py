@@ -7,7 +7,6 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
-from matplotlib.ticker import MaxNLocator
 
 from awp_tf.continual.metrics import Rows, forgetting, summary
 from awp_tf.evaluation.accuracy import correlation
@@ -68,7 +67,8 @@ def _curves(result: Result) -> matplotlib.figure.Figure:
         _task_lines(panel, rows)
         after = range(1, len(rows) + 1)
         means = [100 * np.mean(row) for row in rows]
-        panel.plot(after, means, "s-", color="black", linewidth=2.2, markersize=4, label="mean over tasks so far")
+        style: dict[str, Any] = {"color": "black", "linewidth": 2.2, "markersize": 4, "zorder": 1}  # below the tasks
+        panel.plot(after, means, "s-", label="mean over tasks so far", **style)
         panel.set(xlabel="after task", title=kind)
         _whole_tasks(panel, len(rows))
     panels[0].set_ylabel("accuracy (%)")
@@ -91,6 +91,8 @@ def _task_lines(panel: matplotlib.axes.Axes, rows: Rows) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=7 if len(rows) <= _FEW else 5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.2},  # or lines would cross it
+            zorder=4,
         )
 
 
@@ -163,7 +165,7 @@ def _cells(
                 dark = np.dot(image.to_rgba(value)[:3], (0.3, 0.59, 0.11)) < 0.5  # as an eye weighs them
                 ink = "white" if dark else "black"
                 panel.text(j, i, form.format(value), ha="center", va="center", color=ink, fontsize=_cell_size(count))
-    places = range(0, count, 1 if count <= _FEW else 1 + count // 7)
+    places = _places(count)
     names = [str(place + 1) for place in places]
     panel.set_xticks(places, names)
     panel.set_yticks(places, names)
@@ -188,7 +190,12 @@ def _square(rows: Rows) -> np.ndarray:
 
 def _whole_tasks(panel: matplotlib.axes.Axes, count: int) -> None:
     panel.set_xlim(1 - 0.04 * count, count + 0.04 * count)
-    panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    panel.set_xticks([place + 1 for place in _places(count)])
+
+
+def _places(count: int) -> range:
+    """Of the tasks whose numbers stand at an axis, the first one among them."""
+    return range(0, count, 1 if count <= _FEW else 1 + count // 7)
 
 
 def _alpha(value: float) -> str:

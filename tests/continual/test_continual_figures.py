@@ -22,10 +22,9 @@ def words(files, name):
 
 def test_the_matrix_says_accuracies_and_their_summary_for_clean_and_robust():
     drawn = words(figures.draw_figures(result_of()), "accuracy")
-    assert "clean: ACC 75.0 %, BWT -25.0 points" in drawn
-    assert "robust: ACC 40.0 %, BWT -22.5 points" in drawn
-    for cell in ("95", "85", "55"):
-        assert f">{cell}</text>" in drawn
+    titles = ("clean: ACC 75.0 %", "BWT -25.0 points", "robust: ACC 40.0 %", "BWT -22.5 points")
+    for text in (*titles, "95", "85", "55"):
+        assert f">{text}</text>" in drawn
 
 
 def test_what_was_not_measured_is_not_drawn():
@@ -78,3 +77,12 @@ def test_the_heat_map_is_a_picture_for_tensorboard():
 def test_rows_that_are_no_triangle_are_refused():
     with pytest.raises(UserError, match="rows: expected accuracies"):
         figures.draw_figures({"accuracy": {"clean": [[0.5], [0.5]]}})
+
+
+@pytest.mark.parametrize("tasks", [3, 20])
+def test_no_line_hides_the_number_of_a_task(tasks):
+    rows = [[0.5] * (i + 1) for i in range(tasks)]  # all lines lie on the mean
+    panel = figures._curves({"accuracy": {"clean": rows}}).axes[0]
+    assert [text.get_text() for text in panel.texts] == [str(j + 1) for j in range(tasks)]
+    assert min(text.zorder for text in panel.texts) > max(line.zorder for line in panel.lines)
+    assert panel.get_xticks()[0] == 1
