@@ -39,13 +39,18 @@ def conv4(
     at_least("conv4.width", width, 1)
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     for number in range(1, 5):
-        x = conv(x, width, stride=2, initializer=keras.initializers.HeNormal(), name=f"conv{number}")
+        x = conv(x, width, stride=2, initializer=_kaiming(), name=f"conv{number}")
         x = keras.layers.ReLU(name=f"conv{number}.relu")(x)
     x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
     for name in ("fc1", "fc2"):
-        dense = keras.layers.Dense(4 * width, use_bias=False, kernel_initializer="he_normal", name=name)
+        dense = keras.layers.Dense(4 * width, use_bias=False, kernel_initializer=_kaiming(), name=name)
         x = keras.layers.ReLU(name=f"{name}.relu")(dense(x))
     logits = keras.layers.Dense(
-        classes, use_bias=False, kernel_initializer="he_normal", dtype=at_least_float32(), name="logits"
+        classes, use_bias=False, kernel_initializer=_kaiming(), dtype=at_least_float32(), name="logits"
     )(x)
     return keras.Model(inputs, logits, name="conv4")
+
+
+def _kaiming() -> keras.initializers.Initializer:
+    """PyTorch's kaiming_normal_, which unlike Keras' he_normal is not truncated."""
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
