@@ -4,7 +4,7 @@
     python -m pipelines.continual --gin_file=gin/fs_dgpm.gin --gin_file=gin/tasks/split_cifar10.gin
     python -m pipelines.continual --gin_file=gin/fs_dgpm.gin --gin_file=gin/methods/at.gin
 
-The first learns permuted digits, in a minute; the third does so adversarially. The same command goes on with an
+The first learns permuted digits, in seconds; the third does so adversarially. The same command goes on with an
 unfinished run. Recipes: sgd, er, fs_er, gpm, la_gpm, fs_gpm, dgpm, la_dgpm, fs_dgpm; tasks: gin/tasks/.
 """
 

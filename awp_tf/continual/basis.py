@@ -149,6 +149,8 @@ def extend(basis: np.ndarray, gram: np.ndarray, energy: float) -> np.ndarray:
         An orthonormal basis [d, k'], k' >= k, whose first k columns are those of basis.
     """
     total = np.trace(gram)
+    if total <= 0:  # the layer before is silent: there is nothing to keep
+        return basis
     outside = np.eye(len(gram)) - basis @ basis.T
     values, vectors = np.linalg.eigh(outside @ gram @ outside)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]

@@ -134,16 +134,21 @@ class Loop:
         found = [float(loss) for loss in self._pending]
         self._pending = []
         if not np.isfinite(found).all():
-            raise UserError(
-                f"task {self.progress.task + 1}: the loss is {found[-1]}; expected a finite number. Checkpoints of "
-                f"before are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE in a new folder."
-            )
+            self._refuse(f"the loss is {found[-1]}")
         self.progress.losses = [self.progress.losses[0] + sum(found), self.progress.losses[1] + len(found)]
+
+    def _refuse(self, what: str) -> None:
+        raise UserError(
+            f"task {self.progress.task + 1}: {what}; expected finite numbers. Checkpoints of before are kept in "
+            f"{self._folder / 'checkpoints'}; try a smaller LEARNING_RATE in a new folder."
+        )
 
     def _finish_epoch(self) -> None:
         """Looks whether the task is over, logs, saves the state."""
         progress = self.progress
         self._fetch()
+        if not all(np.isfinite(weight).all() for weight in self._trainer.network.get_weights()):
+            self._refuse("weights are no numbers")
         place, number = progress.task, progress.epoch + 1
         values = {"train/loss": progress.losses[0] / progress.losses[1]}
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import keras
+import tensorflow as tf
 
 from awp_tf.attacks import Attack, Clean
 from awp_tf.continual.basis import Basis, NoBasis
@@ -16,6 +17,7 @@ from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError, at_least, fraction, one_of, positive, whole_seed
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation
+from awp_tf.schedules import at_epoch
 from awp_tf.soft_labels import SoftLabelTRADES
 from awp_tf.threats import Threat
 
@@ -28,7 +30,8 @@ class Learner:
         network: Called with shape and classes.
         method: Inner objective and outer loss.
         attack: Searches the worst inputs.
-        perturbation: Searches the worst weights: FS, LookAhead, or any other.
+        perturbation: Searches the worst weights: FS, LookAhead, or any other. BatchNorm keeps the statistics of passes
+            at the nearby points, whatever bn_update says; an early stop shortens steps of FS and LookAhead alone.
         memory: How many images of earlier tasks are kept; as many as a batch has are drawn for each step.
         basis: How gradient bases are found; NoBasis() is none.
         importance: Of the bases' directions.
@@ -39,7 +42,7 @@ class Learner:
         search_on: The perturbation sees images of the current "task", or of "both" it and the memory.
         second_order: Whether the descent knows how the nearby points move with the weights.
         plain_descent: Descend along the gradient at the weights themselves; the perturbation only teaches importance.
-        freeze_norm: BatchNorm's gamma and beta stay as they are after the first task.
+        freeze_norm: All tensors of rank 1 (BatchNorm's gamma and beta, and biases) stay as they are after the first task.
         xla: True, False or "auto" (where there is a GPU).
     """
 
@@ -69,6 +72,9 @@ class Learner:
             raise UserError(
                 "Learner.method: expected one that needs logits alone, received SoftLabelTRADES; take TRADES."
             )
+        for name in ("method", "attack", "perturbation"):
+            if at_epoch(getattr(self, name), tf.constant(0.0, tf.float64)) is not getattr(self, name):
+                raise UserError(f"Learner.{name}: expected numbers that stay as they are, received a schedule in it.")
         at_least("Learner.memory", self.memory, 0)
         at_least("Learner.glances", self.glances, 1)
         positive("Learner.learning_rate", self.learning_rate)
@@ -103,7 +109,7 @@ class Sharpness:
         """Raises UserError where a setting makes no sense."""
         at_least("Sharpness.directions", self.directions, 0)
         at_least("Sharpness.examples", self.examples, 1)
-        if not self.alphas or min(self.alphas) <= 0:
+        if not isinstance(self.alphas, (tuple, list)) or not self.alphas or min(self.alphas) <= 0:
             raise UserError(f"Sharpness.alphas: expected numbers > 0, received {self.alphas!r}.")
 
 
@@ -168,7 +174,8 @@ class Continual:
 def _require_objects(settings: object, **examples: str) -> None:
     """In gin, @FS is the class and @FS() an object of it."""
     for name, example in examples.items():
-        if isinstance(getattr(settings, name), type):
-            received = getattr(settings, name).__name__
+        value = getattr(settings, name)
+        if value is None or isinstance(value, (type, str, int, float)):
+            received = f"{value.__name__} without ()" if isinstance(value, type) else repr(value)
             owner = type(settings).__name__
-            raise UserError(f"{owner}.{name}: expected an object such as @{example}, received {received} without ().")
+            raise UserError(f"{owner}.{name}: expected an object such as @{example}, received {received}.")

@@ -141,7 +141,8 @@ class ContinualStep(Step):
         steps = getattr(self._perturbation, "steps", 1)
         for turn in itertools.count():
             k = turn % steps
-            begin, end = count * k // steps, count * (k + 1) // steps
+            begin = tf.minimum(count * k // steps, count - 1)  # never empty: BatchNorm knows no batch of none
+            end = tf.maximum(count * (k + 1) // steps, begin + 1)
             seed = noise.make_seed(self._seed, noise.WEIGHTS, now.step, turn)
             yield now._replace(batch=now.batch.part(begin, end)), x_adv[begin:end], seed  # type: ignore[attr-defined]
 

@@ -74,7 +74,7 @@ class PermutedPixels:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        at_least("PermutedPixels.count", self.count, 1)
+        at_least("PermutedPixels.count", self.count, 2)
         whole_seed("PermutedPixels.seed", self.seed)
         _require_samples("PermutedPixels", self.samples)
 
@@ -118,7 +118,7 @@ class SplitClasses:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        at_least("SplitClasses.count", self.count, 1)
+        at_least("SplitClasses.count", self.count, 2)
         whole_seed("SplitClasses.seed", self.seed)
         _require_samples("SplitClasses", self.samples)
         if not isinstance(self.order, Sequence):
@@ -146,7 +146,7 @@ class SplitClasses:
     def _classes_of_each(self, source: Source) -> int:
         size, rest = divmod(source.classes, self.count)
         if rest or size < (2 if self.multi_head else 1):
-            fits = [n for n in range(1, source.classes // 2 + 1) if source.classes % n == 0]
+            fits = [n for n in range(2, source.classes // 2 + 1) if source.classes % n == 0]
             raise UserError(
                 f"SplitClasses.count: expected a number of tasks that share the {source.classes} classes of "
                 f"{source.name} evenly, at least 2 each ({', '.join(map(str, fits))}), received {self.count}."

@@ -115,3 +115,7 @@ def test_settings_and_networks_that_make_no_sense_are_refused():
 def test_the_share_grows_with_tasks_and_never_becomes_all():
     assert Basis(0.9, 0.005).energy(2) == pytest.approx(0.91)
     assert Basis(0.97, 0.01).energy(9) == 1 - 1e-11
+
+
+def test_a_layer_whose_inputs_are_all_zero_gets_no_basis():
+    assert extend(np.zeros([4, 0]), np.zeros([4, 4]), 0.9).shape == (4, 0)

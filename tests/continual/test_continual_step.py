@@ -13,7 +13,9 @@ from awp_tf.continual.settings import Learner
 from awp_tf.continual.trainer import ContinualTrainer
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT, Standard
+from awp_tf.networks import lenet
 from awp_tf.perturbations import AWP, FS, Identity, LookAhead
+from awp_tf.schedules import Linear
 from awp_tf.soft_labels import SoftLabelTRADES
 from awp_tf.threats import Linf
 
@@ -148,6 +150,14 @@ def test_a_point_is_one_plain_gradient_step_away_on_images_of_the_task_alone():
         np.testing.assert_allclose(found, value, rtol=1e-9)
 
 
+@pytest.mark.parametrize("current", [1, 2, 3])
+def test_the_last_batch_may_be_smaller_than_the_parts_of_the_search(current):
+    """BatchNorm fails on a part without images."""
+    network = lenet(shape=SHAPE, classes=CLASSES, width=2)
+    trainer = trained(learner(perturbation=FS(3, 0.1)), network)
+    assert np.isfinite(float(trainer.train_step(data(current=current))["loss"]))
+
+
 def test_closed_classes_have_no_part():
     """Heads: neither weights of other tasks' logits nor their probabilities play a part."""
     closed = np.array([[True, True, False, False]] * 12)
@@ -251,6 +261,8 @@ def test_a_smaller_scale_and_a_new_task_forget_momentum():
         ({"search_on": "memory"}, r"Learner\.search_on: expected one of task, both"),
         ({"glances": 0}, r"Learner\.glances: expected a whole number >= 1"),
         ({"perturbation": FS}, r"Learner\.perturbation: expected an object such as @FS\(\), received FS without"),
+        ({"perturbation": FS(2, Linear(0.1, 9))}, r"Learner\.perturbation: expected numbers that stay.*schedule"),
+        ({"basis": None}, r"Learner\.basis: expected an object such as @Basis\(\), received None"),
         ({"method": SoftLabelTRADES()}, r"Learner\.method: expected one that needs logits alone"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_random_order_is_that_of_its_seed():
     ("tasks", "message"),
     [
         (lambda: SplitClasses(5), r"count: expected a number of tasks that share the 4 classes .* evenly.*received 5"),
-        (lambda: SplitClasses(3), r"at least 2 each \(1, 2\), received 3"),
+        (lambda: SplitClasses(3), r"at least 2 each \(2\), received 3"),
         (lambda: SplitClasses(4), "received 4"),
         (lambda: SplitClasses(2, order=(0, 1, 2, 2)), r"order: expected each of the labels 0\.\.3 once"),
         (lambda: SplitClasses(2, order=(0, 1, 2, "3")), r"order: expected each of the labels 0\.\.3 once"),
@@ -91,7 +91,7 @@ def test_a_random_order_is_that_of_its_seed():
         (lambda: SplitClasses(2, order="chronological"), "order: expected one of as numbered, random"),
         (lambda: SplitClasses(2, samples=100), r"samples: expected at most the \d+ training images of task 1"),
         (lambda: PermutedPixels(2, samples=100), "samples: expected at most the 68 training images of task 1"),
-        (lambda: PermutedPixels(0), "count: expected a whole number >= 1"),
+        (lambda: PermutedPixels(0), "count: expected a whole number >= 2"),
     ],
 )
 def test_what_cannot_be_cut_is_said(tasks, message):
