@@ -171,6 +171,15 @@ def require_fixed(name: str, threat: Threat | None) -> None:
         fixed(f"{name}: epsilon", threat.epsilon, advice)
 
 
+class Attacker(Protocol):
+    """What attacks: an attack, a protocol, a landscape."""
+
+    @property
+    def threat(self) -> Threat | None:
+        """The ball; None where nothing is attacked."""
+        ...
+
+
 def require_one_ball(balls: Mapping[str, Threat | None]) -> None:
     """Raises UserError unless all balls are the same; None (no attack at all) goes with any.
 

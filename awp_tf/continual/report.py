@@ -13,6 +13,8 @@ from awp_tf.infra.progress import table
 Measured = dict[str, Any]  # after one task: accuracy, rise, basis, cost
 Result = dict[str, Any]  # the content of result.json
 
+_FULL = 0.9  # of a layer's inputs
+
 
 def task_line(task: Task, accuracy: Mapping[str, Sequence[float]]) -> str:
     """Accuracies of the task just learned, and the mean over all so far."""
@@ -34,12 +36,16 @@ def points(measured: Measured) -> dict[str, float]:
 
 
 def warn_of_full(task: Task, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Says which layers have no direction left in which they can learn."""
+    """Says which layers have hardly a direction left in which they can learn.
+
+    Directions that no input ever has (a pixel that is always 0) are in no basis, so that a full one may miss some.
+    """
     for layer, (kept, inputs) in sizes.items():
-        if kept == inputs:
+        if kept >= _FULL * inputs:
+            share = "all" if kept == inputs else f"{kept} of"
             print(
-                f"warning: after {task.name} the basis of layer {layer} spans all its {inputs} inputs, so that it "
-                "learns nothing new where importance is 1; lower THRESHOLD or THRESHOLD_INCREASE.",
+                f"warning: after {task.name} the basis of layer {layer} spans {share} its {inputs} inputs, so that "
+                "it learns hardly anything new where importance is 1; lower THRESHOLD or THRESHOLD_INCREASE.",
                 file=sys.stderr,
             )
 

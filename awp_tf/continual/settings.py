@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import keras
 import tensorflow as tf
@@ -19,7 +18,7 @@ from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation
 from awp_tf.schedules import at_epoch
 from awp_tf.soft_labels import SoftLabelTRADES
-from awp_tf.threats import Threat
+from awp_tf.threats import Attacker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +110,6 @@ class Sharpness:
         at_least("Sharpness.examples", self.examples, 1)
         if not isinstance(self.alphas, (tuple, list)) or not self.alphas or min(self.alphas) <= 0:
             raise UserError(f"Sharpness.alphas: expected numbers > 0, received {self.alphas!r}.")
-
-
-class Attacker(Protocol):
-    """What attacks: an attack, a protocol, a landscape."""
-
-    @property
-    def threat(self) -> Threat | None:
-        """The ball; None where nothing is attacked."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from awp_tf.infra.errors import at_least
-from awp_tf.networks.layers import CHANNELS_LAST, BatchNorm, at_least_float32, normalized_images, torch_init
+from awp_tf.networks.bias_free import dense_head
+from awp_tf.networks.layers import CHANNELS_LAST, BatchNorm, normalized_images, torch_init
 
 
 def alexnet(
@@ -43,14 +44,8 @@ def alexnet(
     x = _stage(x, width, size // 8, 0.2, norm=False, name="conv1")
     x = _stage(x, 2 * width, size // 10, 0.2, norm=True, name="conv2")
     x = _stage(x, 4 * width, 2, 0.5, norm=False, name="conv3")
-    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
-    for name in ("fc1", "fc2"):
-        x = keras.layers.Dense(32 * width, use_bias=False, kernel_initializer=torch_init(), name=name)(x)
-        x = keras.layers.Dropout(0.5, name=f"{name}.dropout")(keras.layers.ReLU(name=f"{name}.relu")(x))
-    logits = keras.layers.Dense(
-        classes, use_bias=False, kernel_initializer=torch_init(), dtype=at_least_float32(), name="logits"
-    )(x)
-    return keras.Model(inputs, logits, name="alexnet")
+    hidden = {"fc1": 32 * width, "fc2": 32 * width}
+    return keras.Model(inputs, dense_head(x, hidden, classes, torch_init, dropout=0.5), name="alexnet")
 
 
 def _stage(x: Any, filters: int, size: int, rate: float, *, norm: bool, name: str) -> Any:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import keras
 
 from awp_tf.infra.errors import at_least
-from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, conv, normalized_images
+from awp_tf.networks.bias_free import dense_head
+from awp_tf.networks.layers import conv, normalized_images
 
 
 def conv4(
@@ -41,14 +42,8 @@ def conv4(
     for number in range(1, 5):
         x = conv(x, width, stride=2, initializer=_kaiming(), name=f"conv{number}")
         x = keras.layers.ReLU(name=f"conv{number}.relu")(x)
-    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
-    for name in ("fc1", "fc2"):
-        dense = keras.layers.Dense(4 * width, use_bias=False, kernel_initializer=_kaiming(), name=name)
-        x = keras.layers.ReLU(name=f"{name}.relu")(dense(x))
-    logits = keras.layers.Dense(
-        classes, use_bias=False, kernel_initializer=_kaiming(), dtype=at_least_float32(), name="logits"
-    )(x)
-    return keras.Model(inputs, logits, name="conv4")
+    hidden = {"fc1": 4 * width, "fc2": 4 * width}
+    return keras.Model(inputs, dense_head(x, hidden, classes, _kaiming), name="conv4")
 
 
 def _kaiming() -> keras.initializers.Initializer:

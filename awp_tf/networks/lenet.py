@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from awp_tf.infra.errors import at_least
-from awp_tf.networks.layers import CHANNELS_LAST, BatchNorm, at_least_float32, normalized_images, torch_init
+from awp_tf.networks.bias_free import dense_head
+from awp_tf.networks.layers import CHANNELS_LAST, BatchNorm, normalized_images, torch_init
 
 
 def lenet(
@@ -41,14 +42,8 @@ def lenet(
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)
     x = _stage(x, width, name="conv1")
     x = _stage(x, 5 * width // 2, name="conv2")
-    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
-    for name, size in (("fc1", 40 * width), ("fc2", 25 * width)):
-        x = keras.layers.Dense(size, use_bias=False, kernel_initializer=torch_init(), name=name)(x)
-        x = keras.layers.ReLU(name=f"{name}.relu")(x)
-    logits = keras.layers.Dense(
-        classes, use_bias=False, kernel_initializer=torch_init(), dtype=at_least_float32(), name="logits"
-    )(x)
-    return keras.Model(inputs, logits, name="lenet")
+    hidden = {"fc1": 40 * width, "fc2": 25 * width}
+    return keras.Model(inputs, dense_head(x, hidden, classes, torch_init), name="lenet")
 
 
 def _stage(x: Any, filters: int, *, name: str) -> Any:

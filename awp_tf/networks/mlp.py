@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import keras
 
 from awp_tf.infra.errors import UserError, at_least
-from awp_tf.networks.layers import CHANNELS_LAST, at_least_float32, normalized_images, torch_init
+from awp_tf.networks.bias_free import dense_head
+from awp_tf.networks.layers import normalized_images, torch_init
 
 
 def mlp(
@@ -40,12 +41,7 @@ def mlp(
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
         raise UserError(f"mlp.hidden: expected the neurons of each hidden layer, as (100, 100), received {hidden!r}.")
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)
-    x = keras.layers.Flatten(CHANNELS_LAST, name="flatten")(x)
-    for number, size in enumerate(hidden, start=1):
+    for size in hidden:
         at_least("mlp.hidden", size, 1)
-        dense = keras.layers.Dense(size, use_bias=False, kernel_initializer=torch_init(), name=f"dense{number}")
-        x = keras.layers.ReLU(name=f"relu{number}")(dense(x))
-    logits = keras.layers.Dense(
-        classes, use_bias=False, kernel_initializer=torch_init(), dtype=at_least_float32(), name="logits"
-    )(x)
-    return keras.Model(inputs, logits, name="mlp")
+    sizes = {f"dense{number}": size for number, size in enumerate(hidden, start=1)}
+    return keras.Model(inputs, dense_head(x, sizes, classes, torch_init), name="mlp")

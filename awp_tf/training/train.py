@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -16,21 +15,12 @@ from awp_tf.infra.run_folder import FinalTest, RunFolder
 from awp_tf.infra.tensorboard import Board
 from awp_tf.perturbations import Identity
 from awp_tf.schedules import at_epoch
-from awp_tf.threats import Threat, require_one_ball
+from awp_tf.threats import Attacker, Threat, require_one_ball
 from awp_tf.trainer import RobustTrainer
 from awp_tf.training import final_test
 from awp_tf.training.loop import Loop
 from awp_tf.training.recipe import Recipe
 from awp_tf.training.strategy import make_strategy
-
-
-class Attacker(Protocol):
-    """What attacks: an attack, a protocol, a landscape."""
-
-    @property
-    def threat(self) -> Threat | None:
-        """The ball; None where nothing is attacked."""
-        ...
 
 
 def train(

@@ -101,6 +101,10 @@ def test_a_basis_that_spans_everything_is_said(capsys):
     split = tiny_split(4)
     warn_of_full(Task("task 2", (0, 1), split, split, split), {"conv1": (9, 9), "dense": (3, 9)})
     assert "after task 2 the basis of layer conv1 spans all its 9 inputs" in capsys.readouterr().err
+    warn_of_full(Task("task 2", (0, 1), split, split, split), {"dense1": (60, 64), "dense2": (57, 64)})
+    said = capsys.readouterr().err
+    assert "dense1 spans 60 of its 64 inputs" in said
+    assert "dense2" not in said
 
 
 def test_settings_and_networks_that_make_no_sense_are_refused():

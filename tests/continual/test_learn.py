@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import SHAPE, assert_same_weights, tiny_split
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from awp_tf.attacks import PGD, Clean
 from awp_tf.continual.basis import Basis
@@ -75,6 +78,20 @@ def test_a_run_learns_its_tasks_and_writes_what_it_promises(tmp_path, capsys):
     again = learn(settings(), str(tmp_path / "run"), "config")
     assert again["accuracy"] == result["accuracy"]
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_tensorboard_has_the_matrix_and_the_curves(tmp_path):
+    learn(settings(), str(tmp_path / "run"), "config")
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    last = {tag: found.Tensors(tag)[-1] for tag in ("accuracy", "test clean/task 1", "mean/clean", "sharpness/task 2")}
+    assert tf.make_ndarray(last["accuracy"].tensor_proto)[2].startswith(b"\x89PNG")
+    assert last["test clean/task 1"].step == 2
+    assert {"train/loss", "importance", "learning_rate", "basis/dense"} <= set(found.Tags()["tensors"])
+
+
+def test_bases_that_leave_hardly_a_direction_are_said(tmp_path, capsys):
+    learn(settings({"basis": Basis(1.0, 0.0, 80), "memory": 80}), str(tmp_path / "run"), "config")
+    assert re.search(r"after task 2 the basis of layer dense spans (all|\d+ of) its 64 inputs", capsys.readouterr().err)
 
 
 def loop_of(chosen, folder, stop_after=None, monkeypatch=None):
