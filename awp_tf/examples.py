@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from awp_tf import replicas
+from awp_tf.box import require_pixels
 from awp_tf.infra.errors import UserError, of_assertion
-from awp_tf.threats import require_pixels
 from awp_tf.types import Batch
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from awp_tf import noise, replicas
 from awp_tf.attacks import PGD
+from awp_tf.box import box
 from awp_tf.examples import examples, share_of
 from awp_tf.functional import compiled, read, uses_xla
 from awp_tf.infra.errors import UserError, at_least
@@ -14,7 +15,6 @@ from awp_tf.methods import Standard
 from awp_tf.perturbations import Identity
 from awp_tf.schedules import at_epoch
 from awp_tf.step import Now, mean
-from awp_tf.threats import box
 from awp_tf.trainer import RobustTrainer
 from awp_tf.types import Weights
 

@@ -17,10 +17,6 @@ from awp_tf.infra.errors import UserError, fixed, one_of, positive
 
 T = TypeVar("T")
 
-_PIXELS = "images: expected pixels in [0, 1], received values between"
-_ADVICE = "(divide 0..255 by 255; epsilon is in the same unit)."
-_ROUNDING = 1e-3
-
 
 class Threat(Protocol):
     """A ball of radius epsilon around an image."""
@@ -93,7 +89,7 @@ class Linf:
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
-        return tf.reduce_max(tf.abs(delta), axis=[1, 2, 3])
+        return tf.reduce_max(tf.abs(delta), axis=_but_first(delta))
 
     def reach(self, shape: Sequence[int]) -> float:
         """See Threat."""
@@ -122,18 +118,18 @@ class L2:
 
     def project(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat. The 1e-12 is AutoAttack's; torch.renorm in the AWP authors' code has 1e-7."""
-        norm = per_image(self.norm(delta))
+        norm = _per_example(self.norm(delta), delta)
         return delta * (tf.minimum(norm, self.epsilon) / (norm + 1e-12))
 
     def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
         """See Threat; zero where the gradient is zero."""
-        return gradient / (per_image(self.norm(gradient)) + 1e-12)
+        return gradient / (_per_example(self.norm(gradient), gradient) + 1e-12)
 
     def sample(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """Uniform direction and uniform length, as in the reference (not uniform in volume)."""
         direction = noise.normal(seed.fold(0), like)
-        length = noise.uniform(seed.fold(1), like[:, :1, :1, :1])
-        return direction * (self.epsilon * length / (per_image(self.norm(direction)) + 1e-12))
+        length = noise.uniform(seed.fold(1), tf.reshape(like, [tf.shape(like)[0], -1])[:, 0])
+        return direction * _per_example(self.epsilon * length / (self.norm(direction) + 1e-12), like)
 
     def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform on the sphere."""
@@ -141,7 +137,7 @@ class L2:
 
     def norm(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat."""
-        return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3]))
+        return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=_but_first(delta)))
 
     def reach(self, shape: Sequence[int]) -> float:
         """See Threat."""
@@ -195,35 +191,23 @@ def require_one_ball(balls: Mapping[str, Threat | None]) -> None:
         )
 
 
-def require_pixels(x: tf.Tensor) -> tf.Tensor:
-    """X, once its values are known to be in [0, 1]; in a graph that is found out as it runs (not by XLA).
-
-    Raises:
-        UserError: They are not; a thousandth is granted to the rounding of those who resize. In a graph it is
-            tf.errors.InvalidArgumentError with the same text.
-    """
-    inside = tf.reduce_all((x >= -_ROUNDING) & (x <= 1 + _ROUNDING))
-    if tf.executing_eagerly():
-        if not inside:
-            raise UserError(f"{_PIXELS} {float(tf.reduce_min(x)):g} and {float(tf.reduce_max(x)):g} {_ADVICE}")
-        return x
-    check = tf.debugging.Assert(inside, [_PIXELS, tf.reduce_min(x), "and", tf.reduce_max(x), _ADVICE])
-    with tf.control_dependencies([check]):
-        return tf.identity(x)
-
-
-def box(delta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Delta cut so that x + delta stays in [0, 1]; for x in the box this never lengthens delta."""
-    return tf.clip_by_value(delta, -x, 1 - x)
-
-
 def per_image(values: tf.Tensor) -> tf.Tensor:
     """Values [B] as [B, 1, 1, 1], to go with images."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
+def _per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Values [B] as [B, 1, ...], of the rank of like."""
+    return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
+
+
+def _but_first(tensor: tf.Tensor) -> list[int]:
+    """The axes of one example."""
+    return list(range(1, tensor.shape.rank))
+
+
 def _stretch(delta: tf.Tensor, threat: Threat) -> tf.Tensor:
-    return delta * (threat.epsilon / (per_image(threat.norm(delta)) + 1e-12))
+    return delta * (threat.epsilon / (_per_example(threat.norm(delta), delta) + 1e-12))
 
 
 def _radius(name: str, value: T, largest: float) -> T | float:

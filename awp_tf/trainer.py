@@ -24,7 +24,7 @@ from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
 from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
-from awp_tf.step import Now, Step
+from awp_tf.step import ClassifierStep, Now
 from awp_tf.transforms import NoTransform, Transform
 from awp_tf.types import Batch, Weights
 
@@ -105,7 +105,7 @@ class RobustTrainer(keras.Model):
         self.method, self.attack, self.perturbation, self.transform = method, attack, perturbation, transform
         self.perturb_from, self.weight_decay, self.alternations = perturb_from, weight_decay, alternations
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        self._step = Step(
+        self._step = ClassifierStep(
             network,
             method=method,
             attack=attack,

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from awp_tf.box import box
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
-from awp_tf.threats import L2, Linf, box
+from awp_tf.threats import L2, Linf
 
 THREATS = [Linf(0.1), L2(0.5)]
 

@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks.search import LOSSES, Examples, climb, pick
+from awp_tf.box import box
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
-from awp_tf.threats import Threat, box, per_image
+from awp_tf.threats import Threat, per_image
 from awp_tf.types import Predict
 
 _MOMENTUM = 0.75  # weight of the new step against the last one

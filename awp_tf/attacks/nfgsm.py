@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.attacks.pgd import gradient_of
+from awp_tf.box import box, require_pixels
 from awp_tf.infra.errors import not_negative, positive
-from awp_tf.threats import Threat, box, require_pixels
+from awp_tf.threats import Threat
 from awp_tf.types import Objective
 
 

@@ -6,9 +6,10 @@ from typing import Protocol
 import tensorflow as tf
 
 from awp_tf import noise
+from awp_tf.box import PIXELS, Limits, box, into, require_pixels
 from awp_tf.infra.errors import at_least, not_negative, positive
 from awp_tf.losses import cross_entropy
-from awp_tf.threats import Threat, box, require_pixels
+from awp_tf.threats import Threat
 from awp_tf.types import Objective, Predict
 
 
@@ -119,6 +120,8 @@ class PGD:
         steps: How many gradient steps.
         relative_step_size: Length of a step as a fraction of epsilon (2/255 of 8/255 is 0.25).
         start: Where to begin.
+        box: Smallest and largest value of what is attacked; None where it has none (awp_tf.perturbed: tables,
+            embeddings). Images have (0, 1).
 
     Example:
         >>> import tensorflow as tf
@@ -135,6 +138,7 @@ class PGD:
     steps: int = 10
     relative_step_size: float = 0.25
     start: Start = UniformStart()
+    box: Limits = PIXELS
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -145,20 +149,20 @@ class PGD:
         self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
         """See Attack."""
-        x = require_pixels(x)
+        x = require_pixels(x, self.box)
         first = self.start(self.threat, x, seed) if start is None else start - x
         step_size = self.relative_step_size * self.threat.epsilon
 
         def step(i: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             gradient = gradient_of(objective, x + delta)
             moved = self.threat.project(delta + step_size * self.threat.ascend(gradient))
-            return i + 1, box(moved, x)
+            return i + 1, box(moved, x, self.box)
 
         counter = tf.constant(0)
         _, delta = tf.while_loop(
-            lambda i, _: i < self.steps, step, (counter, box(first, x)), maximum_iterations=self.steps
+            lambda i, _: i < self.steps, step, (counter, box(first, x, self.box)), maximum_iterations=self.steps
         )
-        return tf.stop_gradient(tf.clip_by_value(x + delta, 0.0, 1.0))
+        return tf.stop_gradient(into(x + delta, self.box))
 
 
 @dataclasses.dataclass(frozen=True)

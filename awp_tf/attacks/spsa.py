@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.attacks.search import Examples, pick
+from awp_tf.box import box
 from awp_tf.infra.errors import UserError, at_least, positive
 from awp_tf.losses import margin, misclassified
-from awp_tf.threats import Threat, box
+from awp_tf.threats import Threat
 from awp_tf.types import Predict
 
 _DECAYS, _TINY = (0.9, 0.999), 1e-8  # of Adam

@@ -14,7 +14,7 @@ import tensorflow as tf
 from awp_tf import noise
 from awp_tf.continual.basis import project
 from awp_tf.continual.settings import Learner
-from awp_tf.step import Now, Step, mean
+from awp_tf.step import ClassifierStep, Now, mean
 from awp_tf.types import Predict, Weights
 
 _CLOSED = -1e9  # logit of a class that is not to be meant; its probability is exactly 0
@@ -69,7 +69,7 @@ class Found(NamedTuple):
     state: Weights
 
 
-class ContinualStep(Step):
+class ContinualStep(ClassifierStep):
     """Worst inputs, worst weights and the gradient there, for tasks that may have classes of their own."""
 
     def __init__(self, network: keras.Model, learner: Learner, places: Sequence[int], seed: int) -> None:
@@ -144,7 +144,7 @@ class ContinualStep(Step):
             begin = tf.minimum(count * k // steps, count - 1)  # never empty: BatchNorm knows no batch of none
             end = tf.maximum(count * (k + 1) // steps, begin + 1)
             seed = noise.make_seed(self._seed, noise.WEIGHTS, now.step, turn)
-            yield now._replace(batch=now.batch.part(begin, end)), x_adv[begin:end], seed  # type: ignore[attr-defined]
+            yield now._replace(batch=now.batch.part(begin, end)), x_adv[begin:end], seed
 
     def _inside(self, gradients: Weights, span: Span, importance: Weights) -> list[tf.Tensor]:
         """What of a gradient lies in the bases; all of it as long as there are none."""

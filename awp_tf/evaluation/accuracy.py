@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks import Attack, untargeted
+from awp_tf.box import require_pixels
 from awp_tf.data.batches import ordered, spread
 from awp_tf.data.sources import Split
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.losses import correct, misclassified
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
-from awp_tf.threats import Threat, require_fixed, require_pixels
+from awp_tf.threats import Threat, require_fixed
 from awp_tf.types import Labelled
 
 Rows = tuple[int, list[tf.Tensor]]

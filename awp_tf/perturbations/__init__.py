@@ -10,6 +10,7 @@ from awp_tf.perturbations.base import BN_UPDATES, Identity, Loss, Perturbation, 
 from awp_tf.perturbations.flat import FS, LookAhead
 from awp_tf.perturbations.sam import ASAM, SAM
 from awp_tf.perturbations.taylor import RAT
+from awp_tf.perturbations.where import Where
 
 __all__ = [
     "ASAM",
@@ -24,6 +25,7 @@ __all__ = [
     "Perturbation",
     "Points",
     "RandomPerturbation",
+    "Where",
     "relative_norm",
     "relative_norms",
 ]

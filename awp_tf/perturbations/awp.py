@@ -1,11 +1,12 @@
 """Adversarial weight perturbation, and its control in random directions; both move kernels only (rank >= 2)."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.infra.errors import at_least, not_negative
+from awp_tf.infra.errors import at_least, not_negative, one_of
 from awp_tf.perturbations.base import Perturbation, Points
 from awp_tf.types import Gradient, Weights
 
@@ -19,6 +20,8 @@ class AWP(Perturbation):
     Attributes:
         gamma: Largest ||v_l|| / ||w_l||; 0.01 for AT and 0.005 for TRADES in the authors' code.
         steps: Gradient steps (K2 in the paper).
+        norm: "layer", or "global": all tensors that move are taken as one.
+        least_rank: Of the tensors that move: 2 is kernels and embeddings, without biases and normalisation.
 
     Example:
         >>> import tensorflow as tf
@@ -32,11 +35,15 @@ class AWP(Perturbation):
 
     gamma: float = 0.01
     steps: int = 1
+    norm: str = "layer"
+    least_rank: int = 2
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
         not_negative("AWP.gamma", self.gamma)
         at_least("AWP.steps", self.steps, 1)
+        one_of("AWP.norm", self.norm, _GROUPS)
+        at_least("AWP.least_rank", self.least_rank, 0)
 
     @property
     def is_idle(self) -> bool:
@@ -48,16 +55,22 @@ class AWP(Perturbation):
         vs = [n - w for n, w in zip(weights if start is None else start[0], weights, strict=True)]
         for _ in range(self.steps):
             gradients = gradient(_add(weights, vs))
-            vs = [self._ascend(*wvg) for wvg in zip(weights, vs, gradients, strict=True)]
+            for group in _groups(weights, self.norm, self.least_rank):
+                moved = self._ascend(*([tensors[i] for i in group] for tensors in (weights, vs, gradients)))
+                vs = [dict(zip(group, moved, strict=True)).get(i, v) for i, v in enumerate(vs)]
         return [_add(weights, vs)]
 
-    def _ascend(self, weight: tf.Tensor, v: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-        if weight.shape.rank < 2:
-            return v
-        radius = self.gamma * tf.norm(weight)
-        moved = v + radius / self.steps * _unit(gradient)  # eq. 10
+    def everywhere(self) -> "AWP":
+        """See Perturbation."""
+        return dataclasses.replace(self, least_rank=0)
+
+    def _ascend(self, weights: Weights, vs: Weights, gradients: Weights) -> Weights:
+        radius = self.gamma * _length(weights)
+        size = _length(gradients) + 1e-20
+        moved = [v + radius / self.steps * (g / size) for v, g in zip(vs, gradients, strict=True)]  # eq. 10
         # Back into the ball of eq. 8, which the authors' code for one step does not need.
-        return moved * tf.minimum(radius / (tf.norm(moved) + 1e-20), 1.0)
+        inside = tf.minimum(radius / (_length(moved) + 1e-20), 1.0)
+        return [v * inside for v in moved]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +79,8 @@ class RandomPerturbation(Perturbation):
 
     Attributes:
         gamma: ||v_l|| / ||w_l||.
+        norm: See AWP.
+        least_rank: See AWP.
 
     Example:
         >>> import tensorflow as tf
@@ -78,10 +93,14 @@ class RandomPerturbation(Perturbation):
     """
 
     gamma: float = 0.01
+    norm: str = "layer"
+    least_rank: int = 2
 
     def __post_init__(self) -> None:
-        """Raises UserError where gamma is negative."""
+        """Raises UserError where a setting makes no sense."""
         not_negative("RandomPerturbation.gamma", self.gamma)
+        one_of("RandomPerturbation.norm", self.norm, _GROUPS)
+        at_least("RandomPerturbation.least_rank", self.least_rank, 0)
 
     @property
     def is_idle(self) -> bool:
@@ -90,18 +109,35 @@ class RandomPerturbation(Perturbation):
 
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation; start and gradient play no part."""
-        return [[self._shift(w, seed.fold(layer)) for layer, w in enumerate(weights)]]
+        vs = [tf.zeros_like(w) for w in weights]
+        for group in _groups(weights, self.norm, self.least_rank):
+            directions = [noise.normal(seed.fold(i), weights[i]) for i in group]
+            size = _length(directions) + 1e-20
+            radius = self.gamma * _length([weights[i] for i in group])
+            for i, direction in zip(group, directions, strict=True):
+                vs[i] = radius * (direction / size)
+        return [_add(weights, vs)]
 
-    def _shift(self, weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
-        if weight.shape.rank < 2:
-            return weight
-        direction = noise.normal(seed, weight)
-        return weight + self.gamma * tf.norm(weight) * _unit(direction)
+    def everywhere(self) -> "RandomPerturbation":
+        """See Perturbation."""
+        return dataclasses.replace(self, least_rank=0)
 
 
-def _unit(direction: tf.Tensor) -> tf.Tensor:
-    """Direction at length one; zero where it has none."""
-    return direction / (tf.norm(direction) + 1e-20)
+def _groups(weights: Weights, norm: str, least_rank: int) -> list[list[int]]:
+    """Places of tensors that share one length, group by group; those that do not move are in none."""
+    return _GROUPS[norm]([i for i, w in enumerate(weights) if w.shape.rank >= least_rank])
+
+
+_GROUPS: Mapping[str, Callable[[list[int]], list[list[int]]]] = {
+    "layer": lambda places: [[i] for i in places],
+    "global": lambda places: [places] if places else [],
+}
+
+
+def _length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Of several tensors as one vector."""
+    lengths = [tf.norm(t) for t in tensors]
+    return lengths[0] if len(lengths) == 1 else tf.norm(tf.stack(lengths))
 
 
 def _add(weights: Weights, vs: Weights) -> Weights:

@@ -40,6 +40,10 @@ class Perturbation:
         """
         raise NotImplementedError
 
+    def everywhere(self) -> "Perturbation":
+        """The same without its rule of which tensors move, for those who choose the tensors themselves (Where)."""
+        return self
+
     def loss(self, loss: Loss, weights: Weights, seed: noise.Seed, begun: tf.Tensor) -> tf.Tensor:
         """What is minimised at a nearby point, per example, [B]: the outer loss there, unless a subclass says more.
 

@@ -34,6 +34,7 @@ class RAT(Perturbation):
             takes 2 gradients (3 where second is not 1); "hessian": exact, by Hessian-vector products, for smooth
             networks, by four nested gradients; "single": the loss at w + u, 1 gradient, the coefficients play no part.
         around: Leads to the point; AWP makes this RAT-AWP. It climbs the loss without these terms.
+        least_rank: Of the tensors that have noise.
 
     Example:
         >>> import tensorflow as tf
@@ -50,6 +51,7 @@ class RAT(Perturbation):
     second: float = 1.0
     estimator: str = "antithetic"
     around: Perturbation = Identity()
+    least_rank: int = 2
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -83,13 +85,17 @@ class RAT(Perturbation):
         """See Perturbation: where `around` leads."""
         return self.around(weights, gradient, seed, start)
 
+    def everywhere(self) -> "RAT":
+        """See Perturbation."""
+        return dataclasses.replace(self, around=self.around.everywhere(), least_rank=0)
+
     def loss(self, loss: Loss, weights: Weights, seed: noise.Seed, begun: tf.Tensor) -> tf.Tensor:
         """See Perturbation."""
         noises = [begun * self._noise(w, seed.fold(layer)) for layer, w in enumerate(weights)]
         return _ESTIMATORS[self.estimator](self, loss, weights, noises)
 
     def _noise(self, weight: tf.Tensor, seed: noise.Seed) -> tf.Tensor:
-        if weight.shape.rank < 2:
+        if weight.shape.rank < self.least_rank:
             return tf.zeros_like(weight)
         each = self.sigma * tf.norm(weight) / weight.shape.num_elements() ** 0.5
         return tf.stop_gradient(each * noise.normal(seed, weight))

@@ -1,0 +1,264 @@
+"""One line around a Keras model: trained at perturbed weights, with everything else as Keras does it."""
+
+import functools
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from awp_tf import replicas
+from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock
+from awp_tf.any_model.places import place
+from awp_tf.any_model.step import KerasBatch, KerasStep
+from awp_tf.attacks import PGD
+from awp_tf.examples import plainly
+from awp_tf.functional import read, require_smooth
+from awp_tf.infra.errors import UserError, whole_seed
+from awp_tf.perturbations import Perturbation, Where
+from awp_tf.perturbations.where import Choice
+from awp_tf.step import Now
+from awp_tf.types import Weights
+
+_FIT = inspect.signature(keras.Model.fit)
+
+
+def perturbed(
+    model: keras.Model,
+    perturbation: Perturbation,
+    *,
+    start: float = 0.0,
+    where: Choice | None = None,
+    attack: PGD | None = None,
+    on: str | None = None,
+    seed: int = 0,
+) -> "PerturbedModel":
+    """A model to compile and fit in place of another one, whose weights it trains at perturbed weights.
+
+    Each step takes its gradient at weights that a perturbation has moved (AWP: Wu et al., NeurIPS 2020; SAM: Foret et
+    al., ICLR 2021; ...) and applies it to the weights themselves, which are never written while they are moved.
+
+    Args:
+        model: Any built Keras model that trains by Keras' own train_step: Sequential, functional or subclassed.
+        perturbation: AWP, SAM, ASAM, RandomPerturbation, ...; Identity() where only inputs are to be perturbed.
+        start: From when on: a share of the run of `fit`, a float in [0, 1), or an update of the optimizer, an int.
+        where: Which weights: None leaves it to the perturbation (AWP moves tensors of rank 2 and more, SAM all); a
+            regular expression that is searched in the variables' paths, or a function of a path.
+        attack: A PGD or FGSM that perturbs inputs in every step, too, with compile's own loss, the model in training
+            mode (one Dropout mask for all steps of a batch). Its box is that of pixels unless it says another.
+        on: What it perturbs: the name of an input of floats, or of a layer, whose output moves, such as an Embedding;
+            None is the only input.
+        seed: What the noise of perturbation and attack depends on.
+
+    Raises:
+        UserError: The model is not built or has a train_step of its own, no weight matches, there is no such input or
+            layer, or a setting makes no sense.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> import awp_tf
+        >>> from awp_tf.perturbations import AWP
+        >>> network = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
+        >>> model = awp_tf.perturbed(network, AWP(gamma=0.01))
+        >>> model.compile(optimizer="adamw", loss="mse", metrics=["mae"])
+        >>> sorted(model.fit(np.ones([8, 4]), np.ones([8]), verbose=0).history)
+        ['loss', 'mae']
+    """
+    with model.distribute_strategy.scope():
+        return PerturbedModel(model, perturbation, start=start, where=where, attack=attack, on=on, seed=seed)
+
+
+class PerturbedModel(keras.Model):
+    """What `perturbed` makes; `network` is the model itself, and all there is to save.
+
+    compile hands everything to network, whose losses, metrics, test_step and predict_step are used. Metrics of training
+    are those at the weights themselves, on what the attack made of the inputs.
+
+    Attributes:
+        network: The model, trained in place; compiled, too, so it can be saved, and go on with plain `fit`.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        perturbation: Perturbation,
+        *,
+        start: float = 0.0,
+        where: Choice | None = None,
+        attack: PGD | None = None,
+        on: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        """See perturbed."""
+        super().__init__(name="perturbed", dtype=network.dtype_policy)
+        _require_plain(network)
+        _require_settings(perturbation, attack, on)
+        whole_seed("seed", seed)
+        if perturbation.needs_second_derivatives:
+            require_smooth(network)
+        self.network = network
+        self._perturbation, self._where, self._seed = perturbation, where, seed
+        self._attack, self._place = attack, None if attack is None else place(network, on)
+        self._clock = Clock(start)
+        self._step = self._make_step()
+        self.built = True  # its only weights are those of the network, which is
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As keras.Model.compile; it is network that is compiled."""
+        self.network.compile(*args, **kwargs)
+        super().compile(
+            optimizer=self.network.optimizer,
+            run_eagerly=self.network.run_eagerly,
+            steps_per_execution=self.network.steps_per_execution,
+            jit_compile=self.network.jit_compile,
+            auto_scale_loss=False,  # network's optimizer does it where it has to be done
+        )
+        self._step = self._make_step()  # which weights are trainable may have changed
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """What network makes of inputs."""
+        return self.network(x, training=training)
+
+    @functools.wraps(keras.Model.fit)
+    @plainly()
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As keras.Model.fit; a loss that is not finite is a UserError."""
+        given = _FIT.bind(self, *args, **kwargs).arguments
+        callbacks, clock = given.get("callbacks"), SetClock(self._clock)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(clock)
+        else:
+            given["callbacks"] = [*keras.tree.flatten(callbacks or []), clock]
+        return keras.Model.fit(**given)
+
+    @plainly()
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As keras.Model.train_on_batch.
+
+        Raises:
+            UserError: start is a share of a run, which only fit knows.
+        """
+        if self._clock.needs_run:
+            raise UserError(f"start: expected a step (a whole number) outside of fit, received {self._clock.start!r}.")
+        return super().train_on_batch(*args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step: worst inputs, worst weights, and the optimizer's step with the gradient there."""
+        now = self._now(data)
+        shift, points, states = self._step.search(now)
+        loss, gradients, new_state = self._step.descent(now, points, states, shift)
+        with tf.control_dependencies(self._checks(loss)):
+            self._write([tf.identity(g) for g in gradients], new_state, [*states[1:], new_state][0])
+        return self.network.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """That of network."""
+        return self.network.test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        """That of network."""
+        return self.network.predict_step(data)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Those of network."""
+        return self.network.metrics
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves network alone: nothing of ours is inside; so does ModelCheckpoint."""
+        self.network.save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Saves those of network, and its optimizer's."""
+        self.network.save_weights(*args, **kwargs)
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Loads what save_weights saved, or a plain model of the same kind."""
+        self.network.load_weights(*args, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports network."""
+        return self.network.export(*args, **kwargs)
+
+    def summary(self, *args: Any, **kwargs: Any) -> Any:
+        """That of network."""
+        return self.network.summary(*args, **kwargs)
+
+    def _make_step(self) -> KerasStep:
+        paths = [v.path for v in self.network.trainable_variables]
+        return KerasStep(
+            self.network,
+            attack=self._attack,
+            place=self._place,
+            begun=lambda now: self._clock.begun(now.step, now.epoch),
+            perturbation=self._perturbation if self._where is None else Where(self._perturbation, self._where, paths),
+            seed=self._seed,
+        )
+
+    def _now(self, data: Any) -> Now:
+        """Where training stands, read from the variables."""
+        network, optimizer = self.network, self.optimizer
+        if not (optimizer.built and _built(network)):
+            self._symbolic_build(data_batch=data)
+        step = tf.convert_to_tensor(optimizer.iterations)
+        scale = tf.convert_to_tensor(optimizer.scale_loss(tf.ones([])))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        first, _ = replicas.place(tf.shape(keras.tree.flatten(x)[0])[0])
+        state = read([*network.non_trainable_variables, *network.metrics_variables])
+        batch = KerasBatch(x, y, sample_weight, scale, first)
+        everywhere = scale / replicas.count()  # the mean of replicas' gradients over it is the gradient
+        return Now(read(network.trainable_variables), state, batch, self._clock.epoch(step), step, everywhere)
+
+    def _symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' hook before the first step; losses, metrics and optimizer are those of network."""
+        self.network._symbolic_build(*args, **kwargs)  # noqa: SLF001
+
+    def _checks(self, loss: tf.Tensor) -> list[tf.Operation]:
+        """That the loss is finite; in float16 an optimizer skips such a step by itself."""
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            return []
+        check = tf.debugging.Assert(tf.math.is_finite(loss), [NOT_FINITE, loss, NOT_FINITE_ADVICE])
+        return [] if check is None else [check]
+
+    def _write(self, gradients: Weights, state: Weights, measured: Weights) -> None:
+        """The only place that changes variables; the optimizer is handed what Keras' own train_step hands it."""
+        network, count = self.network, len(self.network.non_trainable_variables)
+        connected = [g if holds else None for g, holds in zip(gradients, self._step.connected, strict=True)]
+        self.optimizer.apply_gradients(zip(connected, network.trainable_variables, strict=True))
+        for variable, value in zip(network.non_trainable_variables, replicas.mean(state[:count]), strict=True):
+            variable.assign(value)
+        for variable, value in zip(network.metrics_variables, measured[count:], strict=True):
+            variable.assign(value)
+
+
+def _require_plain(network: keras.Model) -> None:
+    if not isinstance(network, keras.Model):
+        raise UserError(f"model: expected a keras.Model, received {network!r}.")
+    if not network.built or not network.variables:
+        raise UserError(
+            f"model: expected one that is built, received {network.name!r} without weights; give it a keras.Input, or "
+            "call it on a batch."
+        )
+    if type(network).train_step is not keras.Model.train_step:
+        raise UserError(
+            f"model: expected Keras' own train_step, received that of {type(network).__name__}; compute_loss, "
+            "compute_metrics and add_loss can hold what it does."
+        )
+
+
+def _require_settings(perturbation: Perturbation, attack: PGD | None, on: str | None) -> None:
+    if not isinstance(perturbation, Perturbation):
+        raise UserError(
+            f"perturbation: expected AWP(...), SAM(...) or another Perturbation, received {perturbation!r}."
+        )
+    if attack is not None and not isinstance(attack, PGD):
+        raise UserError(f"attack: expected PGD(...) or FGSM(...), received {attack!r}.")
+    if attack is None and on is not None:
+        raise UserError(f"on: expected an attack, too, received on={on!r} alone; say attack=PGD(...).")
+
+
+def _built(network: keras.Model) -> bool:
+    """Whether losses and metrics of compile have made their variables."""
+    parts = (network._compile_loss, network._compile_metrics)  # noqa: SLF001
+    return all(part is None or part.built for part in parts)

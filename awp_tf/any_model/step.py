@@ -1,0 +1,116 @@
+"""The pure part of a step with the loss, the metrics and the data that a Keras model was compiled for."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from awp_tf import noise, replicas
+from awp_tf.any_model.places import Place
+from awp_tf.attacks import PGD
+from awp_tf.perturbations import Loss, Points
+from awp_tf.step import Now, Step
+from awp_tf.types import Weights
+
+
+class KerasBatch(NamedTuple):
+    """What `fit` hands to a step.
+
+    Attributes:
+        x: Inputs, nested as the model takes them.
+        y: Targets, nested as its losses take them.
+        sample_weight: The same, or None.
+        weight: Of compile's loss, a scalar: what the optimizer scales it by.
+        first: The place of the first example in the global batch.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    weight: tf.Tensor
+    first: tf.Tensor | int = 0
+
+
+class KerasStep(Step):
+    """A step of any compiled model; what Keras' own train_step does, but for the optimizer, at explicit weights.
+
+    A state is that of the model's non-trainable variables, and of its metrics behind them. A pass counts its metrics on
+    top of those of before the step, whatever other passes have done.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        attack: PGD | None,
+        place: Place | None,
+        begun: Callable[[Now], Any],
+        **settings: Any,
+    ) -> None:
+        """See PerturbedModel and Step; begun says whether weights are perturbed by now."""
+        super().__init__(**settings)
+        self._model, self._attack, self._place, self._has_begun = model, attack, place, begun
+        self.connected = [True] * len(model.trainable_variables)
+
+    def outer_loss(self, now: Now, state: Weights, x_adv: tf.Tensor | None) -> tuple[Loss, list[Weights]]:
+        """See Step; x_adv is what the attack adds at its place."""
+        statistics = state[: len(self._model.non_trainable_variables)]
+        metrics = now.state[len(statistics) :]
+        states: list[Weights] = []
+
+        def loss(weights: Weights) -> tf.Tensor:
+            value, new = self._pass(now.batch, weights, [*statistics, *metrics], x_adv, measure=True)
+            states.append(new)
+            return value
+
+        return loss, states
+
+    def _craft_pure(self, weights: Weights, now: Now, seed: noise.Seed, start: Any) -> tf.Tensor | None:
+        if self._attack is None or self._place is None:
+            return None
+        with self._scope(weights, now.state):
+            here = self._place.read(self._call, now.batch.x)
+
+        def objective(there: tf.Tensor) -> tf.Tensor:
+            value, _ = self._pass(now.batch, weights, now.state, there - here, measure=False)
+            return value * tf.cast(now.batch.weight, value.dtype)
+
+        return tf.stop_gradient(self._attack(objective, here, seed) - here)
+
+    def _pass(
+        self, batch: KerasBatch, weights: Weights, state: Weights, shift: tf.Tensor | None, *, measure: bool
+    ) -> tuple[tf.Tensor, Weights]:
+        """Compile's loss, regularisers and add_loss included, and the state that the pass leaves."""
+        model = self._model
+        with self._scope(weights, state) as scope:
+            y_pred = self._call(batch.x) if shift is None else self._place.shifted(self._call, batch.x, shift)  # type: ignore[union-attr]
+            loss = model.compute_loss(x=batch.x, y=batch.y, y_pred=y_pred, sample_weight=batch.sample_weight)
+            if measure:
+                examples = tf.shape(next(leaf for leaf in keras.tree.flatten(batch.x) if leaf is not None))[0]
+                mean_loss = loss * replicas.count()  # of this replica: Keras divides it, so that replicas add up
+                model._loss_tracker.update_state(mean_loss, sample_weight=examples)  # noqa: SLF001
+                model.compute_metrics(batch.x, batch.y, y_pred, sample_weight=batch.sample_weight)
+            state = [scope.get_current_value(v) for v in (*model.non_trainable_variables, *model.metrics_variables)]
+        return loss, state
+
+    def _scope(self, weights: Weights, state: Weights) -> keras.StatelessScope:
+        """In which the model's variables have given values, and are not written."""
+        model = self._model
+        variables = [*model.trainable_variables, *model.non_trainable_variables, *model.metrics_variables]
+        values = zip(variables, [*weights, *state], strict=True)
+        return keras.StatelessScope(state_mapping=list(values), collect_losses=True)
+
+    def _call(self, x: Any) -> Any:
+        takes_training = "training" in self._model.call_signature_parameters
+        return self._model(x, training=True) if takes_training else self._model(x)
+
+    def _begun(self, now: Now, points: Points) -> tf.Tensor:
+        # Gradients that overflow in 16 bits lead nowhere; the optimizer is going to skip such a step.
+        finite = [tf.reduce_all(tf.math.is_finite(w)) for point in points for w in point]
+        return tf.reduce_all(tf.stack([self._has_begun(now), *finite]))
+
+    def _gradient(self, tape: tf.GradientTape, total: tf.Tensor, weights: Weights) -> Weights:
+        gradients = tape.gradient(total, weights)
+        self.connected = [g is not None for g in gradients]  # as the step is traced: Keras leaves the others alone
+        return [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
