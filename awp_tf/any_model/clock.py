@@ -23,8 +23,8 @@ class Clock:
         whole = isinstance(start, int) and not isinstance(start, bool) and start >= 0
         if not whole and not (isinstance(start, float) and 0 <= start < 1):
             raise UserError(
-                "start: expected a share of the run, a float in [0, 1), from which on weights are perturbed, or a step, a "
-                f"whole number; received {start!r}."
+                "start: expected a share of the run, a float in [0, 1), that is over before weights move, or a step, "
+                f"an int; received {start!r}."
             )
         self.start = start
         self.needs_run = isinstance(start, float) and start > 0
@@ -65,17 +65,14 @@ class SetClock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """See keras.callbacks.Callback; the steps themselves raise sooner, but for XLA and float16."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not tf.math.is_finite(loss):
-            raise UserError(not_finite(loss))
+        require_finite((logs or {}).get("loss", 0.0))
 
 
-def not_finite(loss: object) -> str:
-    """What to do about such a loss."""
-    return f"{NOT_FINITE} {loss} {NOT_FINITE_ADVICE}"
+def require_finite(loss: Any) -> None:
+    """Raises UserError where a loss is NaN or infinite."""
+    if not tf.math.is_finite(loss):
+        raise UserError(f"{NOT_FINITE} {float(loss)} {NOT_FINITE_ADVICE}")
 
 
 NOT_FINITE = "loss: expected a finite number, received"
-NOT_FINITE_ADVICE = (
-    "; look for NaN in inputs, targets and weights, or lower the learning rate (no weight was written in this step)."
-)
+NOT_FINITE_ADVICE = "(look for NaN in inputs, targets and weights, or lower the learning rate)."

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf import replicas
-from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock
+from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock, require_finite
 from awp_tf.any_model.places import place
 from awp_tf.any_model.step import KerasBatch, KerasStep
 from awp_tf.attacks import PGD
@@ -149,7 +149,7 @@ class PerturbedModel(keras.Model):
         shift, points, states = self._step.search(now)
         loss, gradients, new_state = self._step.descent(now, points, states, shift)
         with tf.control_dependencies(self._checks(loss)):
-            self._write([tf.identity(g) for g in gradients], new_state, [*states[1:], new_state][0])
+            self._write(gradients, new_state, [*states[1:], new_state][0])
         return self.network.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -218,8 +218,10 @@ class PerturbedModel(keras.Model):
         """That the loss is finite; in float16 an optimizer skips such a step by itself."""
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             return []
-        check = tf.debugging.Assert(tf.math.is_finite(loss), [NOT_FINITE, loss, NOT_FINITE_ADVICE])
-        return [] if check is None else [check]
+        if tf.executing_eagerly():
+            require_finite(loss)
+            return []
+        return [tf.debugging.Assert(tf.math.is_finite(loss), [NOT_FINITE, loss, NOT_FINITE_ADVICE])]
 
     def _write(self, gradients: Weights, state: Weights, measured: Weights) -> None:
         """The only place that changes variables; the optimizer is handed what Keras' own train_step hands it."""
