@@ -65,6 +65,7 @@ def perturbed(
         >>> sorted(model.fit(np.ones([8, 4]), np.ones([8]), verbose=0).history)
         ['loss', 'mae']
     """
+    _require_plain(model)
     with model.distribute_strategy.scope():
         return PerturbedModel(model, perturbation, start=start, where=where, attack=attack, on=on, seed=seed)
 
@@ -90,9 +91,8 @@ class PerturbedModel(keras.Model):
         on: str | None = None,
         seed: int = 0,
     ) -> None:
-        """See perturbed."""
+        """See perturbed, which is the way to make one."""
         super().__init__(name="perturbed", dtype=network.dtype_policy)
-        _require_plain(network)
         _require_settings(perturbation, attack, on)
         whole_seed("seed", seed)
         if perturbation.needs_second_derivatives:
