@@ -9,6 +9,7 @@ import tensorflow as tf
 from awp_tf import noise, replicas
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.averaging import Averaging, Latest
+from awp_tf.box import PIXELS
 from awp_tf.examples import examples, plainly, share_of
 from awp_tf.functional import (
     predictor,
@@ -97,6 +98,8 @@ class RobustTrainer(keras.Model):
             raise UserError(
                 f"RobustTrainer.perturbation: expected a Perturbation, received {perturbation!r}; subclass it."
             )
+        if getattr(attack, "box", PIXELS) != PIXELS:
+            raise UserError(f"RobustTrainer.attack: expected the box of pixels, (0, 1), received {attack.box!r}.")  # type: ignore[attr-defined]
         if perturbation.needs_second_derivatives:
             require_smooth(network)
         self.network = network

@@ -308,3 +308,8 @@ def test_senseless_settings_are_refused(settings):
 def test_a_mistyped_momentum_is_refused():
     with pytest.raises(UserError, match=r"SGD\.momentum"):
         SGD(0.1, momentum=-0.1)
+
+
+def test_the_box_of_an_attack_is_that_of_pixels():
+    with pytest.raises(UserError, match=r"RobustTrainer.attack: expected the box of pixels, \(0, 1\), received None"):
+        tiny_trainer(attack=PGD(Linf(0.1), box=None))

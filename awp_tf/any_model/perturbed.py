@@ -10,6 +10,7 @@ import tensorflow as tf
 from awp_tf import replicas
 from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock, require_finite
 from awp_tf.any_model.places import place
+from awp_tf.any_model.requirements import require_plain, require_settings
 from awp_tf.any_model.step import KerasBatch, KerasStep
 from awp_tf.attacks import PGD
 from awp_tf.examples import plainly
@@ -65,7 +66,7 @@ def perturbed(
         >>> sorted(model.fit(np.ones([8, 4]), np.ones([8]), verbose=0).history)
         ['loss', 'mae']
     """
-    _require_plain(model)
+    require_plain(model)
     with model.distribute_strategy.scope():
         return PerturbedModel(model, perturbation, start=start, where=where, attack=attack, on=on, seed=seed)
 
@@ -93,7 +94,7 @@ class PerturbedModel(keras.Model):
     ) -> None:
         """See perturbed, which is the way to make one."""
         super().__init__(name="perturbed", dtype=network.dtype_policy)
-        _require_settings(perturbation, attack, on)
+        require_settings(perturbation, attack, on)
         whole_seed("seed", seed)
         if perturbation.needs_second_derivatives:
             require_smooth(network)
@@ -232,32 +233,6 @@ class PerturbedModel(keras.Model):
             variable.assign(value)
         for variable, value in zip(network.metrics_variables, measured[count:], strict=True):
             variable.assign(value)
-
-
-def _require_plain(network: keras.Model) -> None:
-    if not isinstance(network, keras.Model):
-        raise UserError(f"model: expected a keras.Model, received {network!r}.")
-    if not network.built or not network.variables:
-        raise UserError(
-            f"model: expected one that is built, received {network.name!r} without weights; give it a keras.Input, or "
-            "call it on a batch."
-        )
-    if type(network).train_step is not keras.Model.train_step:
-        raise UserError(
-            f"model: expected Keras' own train_step, received that of {type(network).__name__}; compute_loss, "
-            "compute_metrics and add_loss can hold what it does."
-        )
-
-
-def _require_settings(perturbation: Perturbation, attack: PGD | None, on: str | None) -> None:
-    if not isinstance(perturbation, Perturbation):
-        raise UserError(
-            f"perturbation: expected AWP(...), SAM(...) or another Perturbation, received {perturbation!r}."
-        )
-    if attack is not None and not isinstance(attack, PGD):
-        raise UserError(f"attack: expected PGD(...) or FGSM(...), received {attack!r}.")
-    if attack is None and on is not None:
-        raise UserError(f"on: expected an attack, too, received on={on!r} alone; say attack=PGD(...).")
 
 
 def _built(network: keras.Model) -> bool:
