@@ -3,11 +3,13 @@
     python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=32,128
     python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
+    python -m tools.benchmark --perturbed=cnn,transformer --runs=15
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 --against times further recipes, and --reference the PyTorch step of a checkout of csdongxian/AWP
 (extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first, and prints the
-ratio; PyTorch runs in a process of its own. --serving times what pipelines.export wrote against the
+ratio; PyTorch runs in a process of its own. --perturbed times awp_tf.perturbed around models of plain
+Keras. --serving times what pipelines.export wrote against the
 network's predict_on_batch. Images are random: a step costs the same on any.
 """
 
@@ -27,7 +29,8 @@ from awp_tf.infra.progress import table
 from awp_tf.networks.classifier import keras_file
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _main
-from tools import reference_step
+from tools import perturbed_cost, reference_step
+from tools.timing import Step, interleave
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
@@ -37,9 +40,8 @@ _CLASSES = absl.flags.DEFINE_integer("classes", 10, "Classes.", lower_bound=2)
 _AGAINST = absl.flags.DEFINE_multi_string("against", [], "Another recipe, its gin files joined by +; may be repeated.")
 _SERVING = absl.flags.DEFINE_string("serving", None, "The folder of an exported version.")
 _KERAS = absl.flags.DEFINE_string("keras", None, "With --serving: the .keras file that it was made from.")
+_PERTURBED = absl.flags.DEFINE_list("perturbed", [], f"Models of Keras: {', '.join(perturbed_cost.MODELS)}.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
-
-Step = Callable[[], float]
 
 
 def our_step(files: Sequence[str], bindings: Sequence[str], x: np.ndarray, y: np.ndarray) -> Step:
@@ -52,17 +54,6 @@ def our_step(files: Sequence[str], bindings: Sequence[str], x: np.ndarray, y: np
     run = lambda: float(step(batch)["loss"])  # noqa: E731
     run()
     return run
-
-
-def interleave(steps: dict[str, Step], runs: int) -> dict[str, list[float]]:
-    """Seconds of each step, one after the other, so that a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(runs):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 Ask = Callable[[np.ndarray], object]
@@ -117,7 +108,9 @@ def run(argv: Sequence[str]) -> None:
             raise _cli.UserError("--serving: expected --keras with it, the .keras file that it was made from.")
         print(compare_serving(_SERVING.value, _KERAS.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value))
         return
-    for size in map(int, _BATCH_SIZES.value):
+    for model in _PERTURBED.value:
+        print(perturbed_cost.compare(model, _RUNS.value), flush=True)
+    for size in map(int, _BATCH_SIZES.value if flags.gin_file else []):
         rng = np.random.default_rng(0)
         x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)
         y = rng.integers(0, _CLASSES.value, size).astype(np.int32)

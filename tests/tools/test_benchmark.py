@@ -4,17 +4,7 @@ import sys
 
 import pytest
 
-from tools.benchmark import interleave
-
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def test_contenders_take_turns():
-    calls = []
-    steps = {name: lambda name=name: calls.append(name) or 0.0 for name in "ab"}
-    seconds = interleave(steps, 3)
-    assert calls == ["a", "b"] * 3
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
 def benchmark(*arguments):
