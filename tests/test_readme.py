@@ -123,3 +123,14 @@ def test_a_run_in_bfloat16_is_evaluated_exported_and_answers_as_it_was_evaluated
     assert right == pytest.approx(
         json.loads((tmp_path / "run" / "result.json").read_text())["best"]["test_clean"], abs=0.01
     )
+
+
+def test_the_guide_to_any_model_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "any_model.md").read_text()
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert type(keras.models.load_model("model.keras")) is keras.Sequential
+    names["on_words"].compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    names["on_words"].fit(np.ones([4, 16], "int32"), np.ones([4]), verbose=0)
