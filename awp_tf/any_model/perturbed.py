@@ -10,8 +10,8 @@ import tensorflow as tf
 from awp_tf import replicas
 from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock, require_finite
 from awp_tf.any_model.places import place
-from awp_tf.any_model.requirements import require_plain, require_settings
-from awp_tf.any_model.step import KerasBatch, KerasStep
+from awp_tf.any_model.requirements import require_no_meeting, require_plain, require_settings, require_trainable
+from awp_tf.any_model.step import KerasBatch, KerasStep, rows
 from awp_tf.attacks import PGD
 from awp_tf.examples import plainly
 from awp_tf.functional import read, require_smooth
@@ -95,6 +95,7 @@ class PerturbedModel(keras.Model):
         """See perturbed, which is the way to make one."""
         super().__init__(name="perturbed", dtype=network.dtype_policy)
         require_settings(perturbation, attack, on)
+        require_no_meeting(network, attack)
         whole_seed("seed", seed)
         if perturbation.needs_second_derivatives:
             require_smooth(network)
@@ -187,6 +188,7 @@ class PerturbedModel(keras.Model):
         return self.network.summary(*args, **kwargs)
 
     def _make_step(self) -> KerasStep:
+        require_trainable(self.network)
         paths = [v.path for v in self.network.trainable_variables]
         return KerasStep(
             self.network,
@@ -205,7 +207,7 @@ class PerturbedModel(keras.Model):
         step = tf.convert_to_tensor(optimizer.iterations)
         scale = tf.convert_to_tensor(optimizer.scale_loss(tf.ones([])))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        first, _ = replicas.place(tf.shape(keras.tree.flatten(x)[0])[0])
+        first, _ = replicas.place(rows(x))
         state = read([*network.non_trainable_variables, *network.metrics_variables])
         batch = KerasBatch(x, y, sample_weight, scale, first)
         everywhere = scale / replicas.count()  # the mean of replicas' gradients over it is the gradient

@@ -1,6 +1,7 @@
 """What a model and settings have to be for `perturbed`."""
 
 import keras
+import tensorflow as tf
 
 from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
@@ -33,3 +34,19 @@ def require_settings(perturbation: Perturbation, attack: PGD | None, on: str | N
         raise UserError(f"attack: expected PGD(...) or FGSM(...), received {attack!r}.")
     if attack is None and on is not None:
         raise UserError(f"on: expected an attack, too, received on={on!r} alone; say attack=PGD(...).")
+
+
+def require_trainable(network: keras.Model) -> None:
+    """Raises UserError where there is nothing to train."""
+    if not network.trainable_variables:
+        raise UserError(f"model: expected weights to train, received {network.name!r} with all of them frozen.")
+
+
+def require_no_meeting(network: keras.Model, attack: PGD | None) -> None:
+    """Raises UserError where statistics over all replicas would meet inside the loop of an attack."""
+    synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
+    if attack is not None and synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise UserError(
+            f"attack: expected no synchronized BatchNormalization on several devices, received {network.name!r}; "
+            "say synchronized=False, or train without an attack."
+        )

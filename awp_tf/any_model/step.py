@@ -87,9 +87,8 @@ class KerasStep(Step):
             y_pred = self._call(batch.x) if shift is None else self._place.shifted(self._call, batch.x, shift)  # type: ignore[union-attr]
             loss = model.compute_loss(x=batch.x, y=batch.y, y_pred=y_pred, sample_weight=batch.sample_weight)
             if measure:
-                examples = tf.shape(next(leaf for leaf in keras.tree.flatten(batch.x) if leaf is not None))[0]
                 mean_loss = loss * replicas.count()  # of this replica: Keras divides it, so that replicas add up
-                model._loss_tracker.update_state(mean_loss, sample_weight=examples)  # noqa: SLF001
+                model._loss_tracker.update_state(mean_loss, sample_weight=rows(batch.x))  # noqa: SLF001
                 model.compute_metrics(batch.x, batch.y, y_pred, sample_weight=batch.sample_weight)
             state = [scope.get_current_value(v) for v in (*model.non_trainable_variables, *model.metrics_variables)]
         return loss, state
@@ -114,3 +113,8 @@ class KerasStep(Step):
         gradients = tape.gradient(total, weights)
         self.connected = [g is not None for g in gradients]  # as the step is traced: Keras leaves the others alone
         return [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
+
+
+def rows(x: Any) -> tf.Tensor:
+    """How many examples inputs hold, as Keras counts them."""
+    return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]

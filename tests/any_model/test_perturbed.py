@@ -224,6 +224,23 @@ def test_layers_that_are_frozen_after_a_first_run_stay_and_are_not_perturbed():
     np.testing.assert_array_equal(first.kernel.numpy(), kernel)
 
 
+def test_nothing_to_train_is_said():
+    network = keras_models.dense()
+    model = awp_tf.perturbed(network, AWP())
+    network.trainable = False
+    with pytest.raises(UserError, match="expected weights to train, received 'seq"):
+        model.compile(optimizer="adam", **keras_models.cross_entropy())
+
+
+def test_statistics_that_would_meet_in_the_loop_of_an_attack_are_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+    with strategy.scope():
+        network = keras.Sequential([keras.Input([6]), keras.layers.BatchNormalization(synchronized=True)])
+    awp_tf.perturbed(network, AWP())
+    with pytest.raises(UserError, match="attack: expected no synchronized BatchNormalization on several devices"):
+        awp_tf.perturbed(network, AWP(), attack=FGSM(Linf(0.1), box=None))
+
+
 def test_a_network_with_a_part_that_nothing_reaches_is_trained_as_keras_does():
     class Idle(keras.Model):
         def __init__(self):
