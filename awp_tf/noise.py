@@ -41,7 +41,8 @@ class Seed(NamedTuple):
         # Philox gives four numbers for each value of its counter, which is moved past the rows before.
         begin = tf.cast(before % 4, tf.int32)
         bits = _bits(tf.stack([size + 3]), self.key, skip=before // 4)
-        return tf.ensure_shape(tf.reshape(bits[begin : begin + size], shape), like.shape)
+        own = tf.slice(bits, [begin], [size])  # XLA takes a beginning that it does not know, but no such end
+        return tf.ensure_shape(tf.reshape(own, shape), like.shape)
 
 
 class ImageSeeds(NamedTuple):

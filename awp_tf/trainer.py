@@ -1,5 +1,6 @@
 """The training step: worst inputs, then worst weights, then descend (Wu et al., 2020, Algorithm 1)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from awp_tf.functional import (
 from awp_tf.infra.errors import UserError, at_least, fixed, not_negative
 from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
+from awp_tf.micro_batches import MicroBatchStep
 from awp_tf.perturbations import Identity, Perturbation, relative_norms
 from awp_tf.schedules import at_epoch
 from awp_tf.step import ClassifierStep, Now
@@ -62,6 +64,7 @@ class RobustTrainer(keras.Model):
         transform: Transform = NoTransform(),
         weight_decay: float = 0.0,
         alternations: int = 1,
+        accumulation: int = 1,
         averaging: Callable[[keras.Model], Averaging] = Latest,
         steps_per_epoch: int = 1,
         seed: int = 0,
@@ -78,6 +81,8 @@ class RobustTrainer(keras.Model):
             transform: Changes the gradient of the global batch before the optimizer takes it.
             weight_decay: Times the (perturbed) weights, added to every gradient.
             alternations: How often attack and perturbation take turns (A in the paper).
+            accumulation: Into how many parts a replica's share is cut, which pass through the network one after the
+                other (awp_tf.micro_batches): for a batch that does not fit into memory.
             averaging: Latest, EMA or SWA; called with network.
             steps_per_epoch: The epoch of schedules inside method, attack and perturbation.
             seed: What all noise depends on.
@@ -91,9 +96,10 @@ class RobustTrainer(keras.Model):
             fixed(f"RobustTrainer.{name}", value)
             not_negative(f"RobustTrainer.{name}", value)
         at_least("RobustTrainer.alternations", alternations, 1)
+        at_least("RobustTrainer.accumulation", accumulation, 1)
         require_logits(network)
         jit = uses_xla(xla)
-        require_synchronizable(network, jit=jit, in_loop=method.attack_in_training_mode)
+        require_synchronizable(network, jit=jit, in_loop=method.attack_in_training_mode or accumulation > 1)
         if not isinstance(perturbation, Perturbation):
             raise UserError(
                 f"RobustTrainer.perturbation: expected a Perturbation, received {perturbation!r}; subclass it."
@@ -108,7 +114,8 @@ class RobustTrainer(keras.Model):
         self.method, self.attack, self.perturbation, self.transform = method, attack, perturbation, transform
         self.perturb_from, self.weight_decay, self.alternations = perturb_from, weight_decay, alternations
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        self._step = ClassifierStep(
+        kind = functools.partial(MicroBatchStep, parts=accumulation) if accumulation > 1 else ClassifierStep
+        self._step = kind(
             network,
             method=method,
             attack=attack,

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from typing import Any
 
 import keras
@@ -41,11 +42,17 @@ class Progress(tf.train.experimental.PythonState):
 class Checkpoints:
     """The newest two states of a run, in a folder."""
 
-    def __init__(self, folder: pathlib.Path, progress: Progress, **objects: Any) -> None:
-        """Keeps progress and objects (network, optimizer, ...) in folder."""
+    def __init__(self, folder: pathlib.Path, progress: Progress, *, minutes: Any = None, **objects: Any) -> None:
+        """Keeps progress and objects (network, optimizer, ...) in folder; minutes (a float or None): see due."""
         self._folder = folder
         self._progress = progress
+        self._minutes, self._saved = minutes, time.monotonic()
         self._checkpoint = tf.train.Checkpoint(progress=progress, **objects)
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is so many minutes ago; None is never."""
+        return self._minutes is not None and time.monotonic() - self._saved >= 60 * self._minutes
 
     def save(self) -> None:
         """Writes the present state; the index file comes last, so a half-written state has none."""
@@ -58,6 +65,7 @@ class Checkpoints:
                 shutil.rmtree(file)
             elif file.name.split(".")[0] not in kept:
                 file.unlink()
+        self._saved = time.monotonic()
 
     def restore(self) -> bool:
         """Goes back to the newest readable state, and says so for each unreadable one.

@@ -46,6 +46,7 @@ class Loop:
         validate_every: int = 1,
         patience: int | None = None,
         keep_every: int | None = None,
+        checkpoint_minutes: float | None = None,
         after_epoch: Callable[[Board, int], None] = lambda board, step: None,
     ) -> None:
         """Prepares a run; call it inside the scope of the strategy that created trainer.
@@ -61,6 +62,7 @@ class Loop:
             validate_every: Measure after every so many epochs, and after the last.
             patience: Stop after this many epochs without a better network.
             keep_every: Also keep the network of every so many epochs, in epochs/.
+            checkpoint_minutes: Also save the state in the middle of epochs that take longer.
             after_epoch: Adds to TensorBoard after each epoch.
         """
         self._trainer, self._batches, self._validate = trainer, batches, validate
@@ -73,6 +75,7 @@ class Loop:
         self._checkpoints = Checkpoints(
             folder / "checkpoints",
             self.progress,
+            minutes=checkpoint_minutes,
             network=trainer.network,
             averaged=trainer.averaged_network,
             optimizer=trainer.optimizer,
@@ -98,8 +101,7 @@ class Loop:
             try:
                 self._run_epochs(interrupt)
             except Interrupted:
-                self._fetch()
-                self._checkpoints.save()
+                self._save()
                 raise
             finally:
                 self._console.close()
@@ -114,6 +116,8 @@ class Loop:
             while self.progress.step < (self.progress.epoch + 1) * per_epoch:
                 self._note(train_step(next(stream)))
                 interrupt.check()
+                if self._checkpoints.due:
+                    self._save()
             self._fetch()
             self._training.pause()
             self._trainer.averaged.refresh(self._trained_on(interrupt), self.progress.epoch + 1)
@@ -130,6 +134,11 @@ class Loop:
         for batch in self._batches.dataset(step - self._batches.steps_per_epoch, step):
             interrupt.check()
             yield batch
+
+    def _save(self) -> None:
+        """The state as it is, the logs of all steps so far included."""
+        self._fetch()
+        self._checkpoints.save()
 
     def _note(self, logs: dict[str, tf.Tensor]) -> None:
         self._pending.append(logs)

@@ -45,6 +45,8 @@ class Recipe:
         nesterov: Of SGD.
         weight_decay: Coupled, taken at the perturbed weights (by SAM at the weights themselves).
         alternations: How often attack and perturbation take turns.
+        accumulation: Into how many parts a device's share of a batch is cut, so that one at a time is held in memory
+            (awp_tf.micro_batches); the step stays that of the whole batch.
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
             images (awp_tf.free).
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
@@ -64,6 +66,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 5e-4
     alternations: int = 1
+    accumulation: int = 1
     replays: int = 1
     averaging: Callable[[keras.Model], Averaging] = Latest
     xla: bool | str = "auto"
@@ -72,7 +75,10 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
         fraction("Recipe.perturb_from", self.perturb_from)
+        at_least("Recipe.accumulation", self.accumulation, 1)
         at_least("Recipe.replays", self.replays, 1)
+        if self.replays > 1 and self.accumulation > 1:
+            raise UserError(f"Recipe.accumulation: expected 1 with replays, received {self.accumulation}.")
         for name, example in _EXAMPLES.items():
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, _CALLED.get(name, "__call__"), None)):
@@ -124,6 +130,7 @@ class Recipe:
             transform=self.transform,
             weight_decay=self.weight_decay,
             alternations=self.alternations,
+            accumulation=self.accumulation,
             averaging=self.averaging,
             steps_per_epoch=updates,
             seed=seed,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from awp_tf.data import Batches, Data, Source, Split
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
 from awp_tf.infra.checkpoints import require_readable
-from awp_tf.infra.errors import at_least, whole_seed
+from awp_tf.infra.errors import at_least, positive, whole_seed
 from awp_tf.infra.run_folder import FinalTest, RunFolder
 from awp_tf.infra.tensorboard import Board
 from awp_tf.perturbations import Identity
@@ -37,6 +37,7 @@ def train(
     validate_every: int = 1,
     patience: int | None = None,
     keep_every: int | None = None,
+    checkpoint_minutes: float | None = 30.0,
     devices: int | None = None,
     one_ball: bool = True,
     later: Mapping[str, Attacker] | None = None,
@@ -56,6 +57,8 @@ def train(
         validate_every: Measure that after every so many epochs, and after the last.
         patience: Stop after this many epochs without a better validation robust accuracy.
         keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
+        checkpoint_minutes: Save the state not only after every epoch, but whenever so many minutes are over; None does
+            not. A run goes on from there bit for bit.
         devices: How many local devices share a batch; None is all GPUs, or one CPU.
         one_ball: Refuse a run whose parts attack in different balls.
         later: What other commands will attack this run with, by name: their balls are compared, too.
@@ -71,6 +74,8 @@ def train(
     for name, count in counts.items():
         if count is not None:
             at_least(name, count, 1)
+    if checkpoint_minutes is not None:
+        positive("checkpoint_minutes", checkpoint_minutes)
     whole_seed("seed", seed)
     strategy = make_strategy(devices)  # before TensorFlow does anything
     if one_ball:
@@ -102,6 +107,7 @@ def train(
                 validate_every=validate_every,
                 patience=patience,
                 keep_every=keep_every,
+                checkpoint_minutes=checkpoint_minutes,
                 after_epoch=monitor.show,
             )
             loop.run()
