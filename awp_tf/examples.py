@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from awp_tf import replicas
 from awp_tf.box import require_pixels
-from awp_tf.infra.errors import UserError, of_assertion
+from awp_tf.infra.errors import UserError, of_assertion, of_python
 from awp_tf.types import Batch
 
 
@@ -76,8 +76,10 @@ def _assert(holds: tf.Tensor, message: list[object], value: tf.Tensor) -> tf.Ten
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Turns what a graph found wrong with a batch into a UserError."""
+    """Turns what a graph found wrong with a batch, or a reader with a file, into a UserError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        raise of_assertion(error) or error from None
+        raise of_assertion(error) or of_python(error) or error from None
+    except tf.errors.UnknownError as error:
+        raise of_python(error) or error from None

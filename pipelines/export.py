@@ -19,7 +19,7 @@ import numpy as np
 
 from awp_tf.data.batches import spread
 from awp_tf.data.by_name import data_set
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.export.export import export, read_card
 from awp_tf.export.heads import read_heads
 from awp_tf.export.onnx import export_onnx
@@ -107,7 +107,7 @@ def _card(network: pathlib.Path, found: pathlib.Path | None) -> dict[str, object
 
 
 def _pixels(split: Split) -> np.ndarray:
-    images = spread(split, _IMAGES).images
+    images = np.asarray(spread(split, _IMAGES).images)
     return images if images.dtype == np.uint8 else np.round(images * 255).astype(np.uint8)
 
 

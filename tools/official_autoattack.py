@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import awp_tf.networks
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.state import result_of
@@ -73,7 +73,8 @@ class Official:
         import autoattack  # noqa: PLC0415 (from the checkout)
 
         self._torch, self._class = torch, autoattack.AutoAttack
-        pixels = split.images / np.float32(255) if split.images.dtype == np.uint8 else split.images
+        images = np.asarray(split.images)
+        pixels = images / np.float32(255) if images.dtype == np.uint8 else images
         # The official code reshapes gradients by view, which only the plain memory layout allows.
         self._x = torch.tensor(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32))
         self._y = torch.tensor(split.labels, dtype=torch.long)

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from awp_tf.data.sources import Source, Split
+from awp_tf.data.sources import Source
+from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, at_least, one_of, whole_seed
 
 
@@ -196,7 +197,7 @@ def _permute(split: Split, seed: int, task: int) -> Split:
         return split
     count, height, width, channels = split.images.shape
     order = np.random.default_rng((seed, task)).permutation(height * width)
-    flat = split.images.reshape(count, height * width, channels)
+    flat = np.asarray(split.images).reshape(count, height * width, channels)
     return Split(flat[:, order].reshape(split.images.shape), split.labels)
 
 

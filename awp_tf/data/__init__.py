@@ -7,7 +7,8 @@ from awp_tf.data.mixed import MixedBatches
 from awp_tf.data.mixing import CutMix, Mix, MixChain, MixUp, NoMix, SmoothLabels
 from awp_tf.data.rand_augment import RandAugment
 from awp_tf.data.settings import Data
-from awp_tf.data.sources import Source, Split, digits, image_folder, npz, tfds_source
+from awp_tf.data.sources import Source, digits, image_folder, npz, tfds_source
+from awp_tf.data.splits import Split
 from awp_tf.data.subsets import only_classes
 
 __all__ = [

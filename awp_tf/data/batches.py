@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from awp_tf.data.augment import Augment, NoAugment
 from awp_tf.data.mixing import Mix, NoMix
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split, evenly
+from awp_tf.data.stored import in_memory
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.noise import DATA, MIX, make_seed
 
@@ -100,14 +101,8 @@ class Batches:
 
     def _reader(self) -> Callable[[tf.Tensor], Rows]:
         """Reads the images of a step, as they are, and their labels."""
-        with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
-            images, labels = tf.constant(self.split.images), tf.constant(self.split.labels)
-
-        def read(step: tf.Tensor) -> Rows:
-            index = self._indices(step)
-            return tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]]), tf.gather(labels, index)
-
-        return read
+        rows = rows_of(self.split)
+        return lambda step: rows(self._indices(step))
 
     def _prepare(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Rows:
         """Images as they are stored and their labels, augmented and mixed for step."""
@@ -131,8 +126,40 @@ def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Da
         >>> [len(y) for x, y in ordered(digits().test, 100)]
         [100, 100, 100, 60]
     """
-    data = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
-    return data.map(lambda x, y: (to_pixels(x, dtype), y)).prefetch(2)
+    rows = rows_of(split)
+
+    def batch(first: tf.Tensor) -> Rows:
+        images, labels = rows(tf.range(first, tf.minimum(first + batch_size, len(split))))
+        return to_pixels(images, dtype), labels
+
+    return tf.data.Dataset.range(0, len(split), batch_size).map(batch).prefetch(2)
+
+
+def rows_of(split: Split) -> Callable[[tf.Tensor], Rows]:
+    """Reads the images and labels at some places, int64 [B]: from memory, or from where they are."""
+    if not in_memory(split.images):
+        return rows_in_place(split)
+    with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
+        images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+    def rows(index: tf.Tensor) -> Rows:
+        return tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]]), tf.gather(labels, index)
+
+    return rows
+
+
+def rows_in_place(split: Split) -> Callable[[tf.Tensor], Rows]:
+    """The same for images that TensorFlow gets no copy of."""
+    image_type, shape = tf.as_dtype(split.images.dtype), split.images.shape[1:]
+
+    def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(split.images[index]), split.labels[index]
+
+    def rows(index: tf.Tensor) -> Rows:
+        images, labels = tf.numpy_function(read, [index], [image_type, tf.int32], stateful=False)
+        return tf.ensure_shape(images, [None, *shape]), tf.ensure_shape(labels, [None])
+
+    return rows
 
 
 def spread(split: Split, count: int | None) -> Split:
@@ -140,11 +167,6 @@ def spread(split: Split, count: int | None) -> Split:
     if count is None or count >= len(split):
         return split
     return split.take(evenly(len(split), count))
-
-
-def evenly(total: int, count: int) -> np.ndarray:
-    """At most count places among total, evenly spread."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Split, Split]:

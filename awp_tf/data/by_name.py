@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from awp_tf.data import folders
-from awp_tf.data.sources import Source, Split, check_split, digits, npz_split, split_of, tfds_source
+from awp_tf.data.sources import Source, digits, npz_split, tfds_source
+from awp_tf.data.splits import Split, check_split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
+from awp_tf.infra.memory import default_room
 
 
 class DataSet(NamedTuple):
@@ -31,7 +33,7 @@ def data_set(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet
     """
     path = local(name)
     if name.endswith(".npz"):
-        found = DataSet({part: npz_split(name, part) for part in parts})
+        found = DataSet({part: npz_split(name, part, default_room()) for part in parts})
     elif path.is_dir():
         found = _folder(path, parts, shape)
     else:
@@ -64,5 +66,5 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     unknown = {name for root in roots.values() for name in folders.class_names(root)} - set(names)
     if not names or unknown:
         raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(unknown)}.")
-    read = {part: split_of(*folders.read(root, names, height, channels)) for part, root in roots.items()}
+    read = {part: Split(*folders.read(root, names, height, channels, default_room())) for part, root in roots.items()}
     return DataSet(read, names)

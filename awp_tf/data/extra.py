@@ -10,7 +10,8 @@ import numpy as np
 
 from awp_tf.data.batches import Batches
 from awp_tf.data.mixed import MixedBatches
-from awp_tf.data.sources import Source, Split, check_split, split_of
+from awp_tf.data.sources import Source
+from awp_tf.data.splits import Split, check_split, split_of
 from awp_tf.infra import npz
 from awp_tf.infra.errors import UserError, first_line, share
 from awp_tf.infra.files import local
@@ -119,7 +120,8 @@ def check_parts(name: str, split: Split) -> None:
         check_split(name, split)
         return
     for first in range(0, len(split), _CHECKED):
-        check_split(name, split.take(slice(first, first + _CHECKED)))
+        part = slice(first, first + _CHECKED)
+        check_split(name, Split(np.asarray(images[part]), split.labels[part]))
 
 
 def provenance(file: pathlib.Path) -> Mapping[str, object]:

@@ -9,7 +9,9 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from awp_tf.data.stored import Decoded, Images
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.memory import GIB
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _OF_SYSTEMS = (
@@ -36,7 +38,9 @@ def class_names(root: pathlib.Path) -> list[str]:
     return names
 
 
-def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def read(
+    root: pathlib.Path, names: Sequence[str], size: int, channels: int, room: int | None = None
+) -> tuple[Images, np.ndarray]:
     """The images of root/<class>/* and their labels, and a line about the files that were left out.
 
     Args:
@@ -44,6 +48,8 @@ def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> 
         names: Of the classes, which labels count through.
         size: Height and width that all images are resized to.
         channels: 3 for colour, 1 for grey.
+        room: Bytes that images may take; of more, so many are kept, and the others decoded when they are needed. None
+            is as much as it takes.
 
     Returns:
         uint8 [N, size, size, channels] and int32 [N].
@@ -53,7 +59,17 @@ def read(root: pathlib.Path, names: Sequence[str], size: int, channels: int) -> 
     """
     found = [(file, y) for y, name in enumerate(names) for file in _images(root, name)]
     _say(root, names, [file for file, _ in found])
-    return np.stack([decode(file, size, channels) for file, _ in found]), np.array([y for _, y in found], np.int32)
+    labels = np.array([y for _, y in found], np.int32)
+    total = len(found) * size * size * channels
+    files, shape = [file for file, _ in found], (size, size, channels)
+    images = Decoded(files, lambda file: decode(file, size, channels), shape, 0 if room is None else room)
+    if room is None or total <= room:
+        return images[:], labels
+    print(
+        f"{_printable(root)}: {len(found):,} images, {total / GIB:.1f} GiB: decoded when they are needed, "
+        f"{room / GIB:.1f} GiB of them kept in memory"
+    )
+    return images, labels
 
 
 def read_unlabelled(root: pathlib.Path, size: int, channels: int) -> np.ndarray:

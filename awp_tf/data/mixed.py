@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
-from awp_tf.data.batches import Batches, Rows
-from awp_tf.data.sources import Split
+from awp_tf.data.batches import Batches, Rows, rows_in_place
+from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, share
 from awp_tf.noise import ALGORITHM, EXTRA, make_seed
 
@@ -73,7 +72,7 @@ class MixedBatches(Batches):
 
     def _reader(self) -> Callable[[tf.Tensor], Rows]:
         """See Batches; the rows of both kinds are shuffled."""
-        labelled, extra = super()._reader(), _from_array(self.extra)
+        labelled, extra = super()._reader(), rows_in_place(self.extra)
 
         def read(step: tf.Tensor) -> Rows:
             seed = make_seed(self.seed, EXTRA, step)
@@ -98,17 +97,3 @@ class MixedBatches(Batches):
         return tf.raw_ops.RandomIndexShuffle(
             index=places % total, seed=seeds, max_index=tf.constant(total - 1, tf.int64), rounds=4
         )
-
-
-def _from_array(split: Split) -> Callable[[tf.Tensor], Rows]:
-    """Reads rows of arrays that TensorFlow gets no copy of."""
-    image_type, shape = tf.as_dtype(split.images.dtype), split.images.shape[1:]
-
-    def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(split.images[index]), split.labels[index]
-
-    def read(index: tf.Tensor) -> Rows:
-        images, labels = tf.numpy_function(rows, [index], [image_type, tf.int32], stateful=False)
-        return tf.ensure_shape(images, [None, *shape]), tf.ensure_shape(labels, [None])
-
-    return read

@@ -9,7 +9,8 @@ from awp_tf.data.augment import Augment, NoAugment
 from awp_tf.data.batches import Batches, hold_out
 from awp_tf.data.extra import Extra, NoExtra
 from awp_tf.data.mixing import Mix, NoMix
-from awp_tf.data.sources import Source, Split
+from awp_tf.data.sources import Source
+from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, at_least, whole_seed
 
 

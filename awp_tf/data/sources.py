@@ -1,8 +1,7 @@
-"""Where images come from. Every source is read whole into memory and checked before training."""
+"""Where images come from. A source is checked before training; what does not fit into memory stays where it is."""
 
 import dataclasses
 import functools
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,39 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from awp_tf.data import folders, tfds_reader
+from awp_tf.data.splits import Split, check_split, split_of
+from awp_tf.infra import memory
+from awp_tf.infra import npz as arrays
 from awp_tf.infra.errors import UserError, at_least, first_line
 from awp_tf.infra.files import local
 
-_MOST_LABEL = 10**9  # beyond, they name something else, and int32 would soon end
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images with their labels.
-
-    Attributes:
-        images: uint8 in [0, 255] or float32 in [0, 1], shape [N, H, W, C].
-        labels: int32, shape [N].
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        """How many images."""
-        return len(self.labels)
-
-    def take(self, index: np.ndarray | slice) -> "Split":
-        """The images at index."""
-        return Split(self.images[index], self.labels[index])
-
-    def digest(self) -> str:
-        """SHA-256 of all images and labels."""
-        total = hashlib.sha256(f"{self.images.dtype} {self.images.shape}".encode())
-        total.update(np.ascontiguousarray(self.images).data)
-        total.update(np.ascontiguousarray(self.labels).data)
-        return total.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +39,8 @@ class Source:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        return self.train.images.shape[1:]
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
     @functools.cached_property
     def identity(self) -> dict[str, object]:
@@ -97,24 +71,35 @@ def digits() -> Source:
     return source_of("digits", everything.take(slice(360, None)), everything.take(slice(360)), list("0123456789"))
 
 
-def npz(path: str) -> Source:
+def npz(path: str, memory_gib: float | None = None) -> Source:
     """An .npz file with x_train, y_train, x_test and y_test, as Keras' own; read without pickle.
+
+    Args:
+        path: The file. Of images that need more memory than that, those that np.savez (not savez_compressed) wrote stay
+            in the file, and are read batch by batch.
+        memory_gib: How much memory the images of a split may take; None is a quarter of what there is.
 
     Raises:
         UserError: The file is missing, is not such a file, or its contents fail the checks.
     """
-    return source_of(path, npz_split(path, "train"), npz_split(path, "test"))
+    room = memory.room("npz.memory_gib", memory_gib)
+    return source_of(path, npz_split(path, "train", room), npz_split(path, "test", room))
 
 
-def npz_split(path: str, part: str) -> Split:
-    """One split of an .npz file: x_<part> and y_<part>; see npz."""
+def npz_split(path: str, part: str, room: int | None = None) -> Split:
+    """One split of an .npz file: x_<part> and y_<part>; see npz. Of room bytes, None is as much as it takes."""
     try:
-        with local(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
-            images, labels = data[f"x_{part}"], data[f"y_{part}"]
-    except _UNREADABLE as error:
+        with local(path).open("rb"):  # says what is wrong with a path
+            images, labels = (arrays.read(local(path), f"{name}_{part}") for name in "xy")
+    except (UserError, *_UNREADABLE) as error:
         message = f"an .npz file with numeric arrays x_{part} and y_{part}"
-        raise UserError(f"{path}: expected {message}; {first_line(error)}") from error
-    return split_of(images, labels)
+        raise UserError(f"{path}: expected {message}; {first_line(error).split('; ')[-1]}") from error
+    if room is None or images.nbytes <= room or images.dtype not in (np.uint8, np.float32):
+        return split_of(np.array(images), np.array(labels))
+    if isinstance(images, np.memmap):
+        size = f"{images.nbytes / memory.GIB:.1f} GiB"
+        print(f"{path}: {len(images):,} images, {size}: read from the file batch by batch")
+    return split_of(images, np.array(labels))
 
 
 def tfds_source(name: str, data_dir: str | None = None, size: int | None = None) -> Source:
@@ -135,7 +120,7 @@ def tfds_source(name: str, data_dir: str | None = None, size: int | None = None)
     return source_of(name, split_of(*train), split_of(*test), class_names)
 
 
-def image_folder(path: str, size: int, channels: int = 3) -> Source:
+def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | None = None) -> Source:
     """A folder with train/<class>/* and test/<class>/*: PNG, JPEG, WebP, BMP or GIF of any size.
 
     Hidden and system folders are no classes; files of other kinds, and folders inside a class, are left out, and that
@@ -145,6 +130,8 @@ def image_folder(path: str, size: int, channels: int = 3) -> Source:
         path: The folder.
         size: Height and width that all images are resized to.
         channels: 3 for colour, 1 for grey.
+        memory_gib: How much memory the decoded images of a split may take; None is a quarter of what there is. Of more,
+            so many are kept in memory, and the others are decoded whenever they are needed.
 
     Raises:
         UserError: Folders are missing, a class has no image, or a file cannot be decoded (it is named).
@@ -159,7 +146,8 @@ def image_folder(path: str, size: int, channels: int = 3) -> Source:
             f"{path}: expected train/<class>/ and test/<class>/ with the same classes, "
             f"received {names[0] or 'no train classes'} and {names[1] or 'no test classes'}."
         )
-    train, test = (split_of(*folders.read(root, names[0], size, channels)) for root in roots)
+    room = memory.room("image_folder.memory_gib", memory_gib)
+    train, test = (Split(*folders.read(root, names[0], size, channels, room)) for root in roots)
     return source_of(path, train, test, names[0])
 
 
@@ -191,52 +179,3 @@ def source_of(name: str, train: Split, test: Split, class_names: Sequence[str] =
     if largest >= classes:
         raise UserError(f"{name}: expected labels in 0..{classes - 1}, received {largest}.")
     return Source(name, train, test, classes, tuple(class_names))
-
-
-def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
-    """Arrays as a split: grey images get a channel, floats are float32, labels int32.
-
-    Raises:
-        UserError: Labels are no whole numbers that could count classes, or images no numbers.
-    """
-    if images.dtype.kind not in "biuf":
-        raise UserError(f"images: expected numbers, received {images.dtype}.")
-    images = images[..., None] if images.ndim == 3 else images
-    images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
-    labels = labels.reshape(-1)
-    if labels.dtype.kind not in "iu":
-        raise UserError(f"labels: expected whole numbers, received {labels.dtype}.")
-    if len(labels) and int(labels.max()) > _MOST_LABEL:
-        raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
-    return Split(images, labels.astype(np.int32))
-
-
-def check_split(name: str, split: Split) -> None:
-    """Raises UserError unless images are [N, H, W, C] of uint8 or [0, 1] floats, with N labels >= 0, N > 0."""
-    images, labels = split.images, split.labels
-    if images.ndim != 4 or len(images) != len(labels) or not len(images):
-        raise UserError(
-            f"{name}: expected images [N, H, W, C] and N labels, N > 0, "
-            f"received shapes {images.shape} and {labels.shape}."
-        )
-    if images.shape[1] in (1, 3) and images.shape[3] > 4:
-        raise UserError(
-            f"{name}: expected images [N, H, W, C], received {images.shape}, which looks like [N, C, H, W]; transpose "
-            "them: x.transpose(0, 2, 3, 1)."
-        )
-    if images.dtype == np.uint8 and images.max() == 1:
-        raise UserError(f"{name}: expected uint8 images in [0, 255], received none above 1; multiply by 255.")
-    if images.dtype != np.uint8 and not np.isfinite(images).all():
-        bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
-        raise UserError(
-            f"{name}: expected floats in [0, 1], received NaN or infinity in {bad} of {len(images)} images."
-        )
-    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
-        raise UserError(
-            f"{name}: expected uint8 images in [0, 255] or floats in [0, 1], received floats in "
-            f"[{images.min():g}, {images.max():g}]; cast to uint8 or divide by 255."
-        )
-    if labels.min() < 0:
-        raise UserError(f"{name}: expected labels >= 0, received {labels.min()}.")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from awp_tf.data.sources import Source, Split, source_of
+from awp_tf.data.sources import Source, source_of
+from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, at_least
 
 

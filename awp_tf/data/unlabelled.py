@@ -5,7 +5,7 @@ import numpy as np
 from awp_tf.data import folders
 from awp_tf.data.by_name import data_set
 from awp_tf.data.extra import check_parts
-from awp_tf.data.sources import split_of
+from awp_tf.data.splits import split_of
 from awp_tf.infra import npz
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
@@ -34,7 +34,7 @@ def unlabelled(name: str, shape: tuple[int, ...]) -> np.ndarray:
             raise UserError(f"{name}: expected a network for square images to read a folder for, received {shape}.")
         images = folders.read_unlabelled(path, height, channels)
     else:
-        images = data_set(name, ("train",), shape).splits["train"].images
+        images = np.asarray(data_set(name, ("train",), shape).splits["train"].images)
     split = split_of(images, np.zeros(images.shape[:1], np.int32))
     check_parts(name, split)
     if split.images.shape[1:] != shape:
@@ -42,7 +42,7 @@ def unlabelled(name: str, shape: tuple[int, ...]) -> np.ndarray:
             f"{name}: expected images of {list(shape)}, which the network takes, received "
             f"{list(split.images.shape[1:])}; resize them, or take a network for those."
         )
-    return split.images
+    return split.images  # type: ignore[return-value]  # as it came: an array, mapped or not
 
 
 def _member(name: str) -> str:

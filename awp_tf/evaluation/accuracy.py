@@ -10,7 +10,7 @@ import tensorflow as tf
 from awp_tf.attacks import Attack, untargeted
 from awp_tf.box import require_pixels
 from awp_tf.data.batches import ordered, spread
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.losses import correct, misclassified

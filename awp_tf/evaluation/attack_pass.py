@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from awp_tf.attacks import Examples
 from awp_tf.data.batches import to_pixels
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Outcome, Runner
 from awp_tf.evaluation.state import ROBUST, AttackRun, EvaluationState

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from awp_tf.attacks.autoattack import Cascade
-from awp_tf.data.batches import evenly, spread
+from awp_tf.data.batches import spread
+from awp_tf.data.splits import evenly
 from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation import output
 from awp_tf.evaluation.cascades import Assessment

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data.batches import to_pixels
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.evaluation.attack_pass import AttackPass, AttackProgress
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Runner

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.data.batches import evenly
+from awp_tf.data.splits import evenly
 from awp_tf.evaluation import pictures
 from awp_tf.evaluation.card import Card, markdown
 from awp_tf.evaluation.cascades import Assessment

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from awp_tf.attacks import PGD, LastIterate, Search, Transfer
 from awp_tf.attacks.autoattack import AutoAttack, Cascade, cascade_of
-from awp_tf.data.sources import Split, check_split
+from awp_tf.data.splits import Split, check_split
 from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError, at_least, one_of, positive
 from awp_tf.networks.classifier import Classifier

@@ -13,7 +13,7 @@ from awp_tf.attacks import PGD
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.attacks.search import climb
 from awp_tf.data.batches import to_pixels
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.evaluation.state import ROBUST, EvaluationState, runs_of
 from awp_tf.functional import robust
 from awp_tf.losses import margin, misclassified
@@ -176,7 +176,11 @@ class Sanity:
         for first in range(0, len(self.split), self.batch_size):
             part = self.split.take(slice(first, first + self.batch_size))
             places = tf.range(first, first + len(part), dtype=tf.int64)
-            yield to_pixels(tf.constant(part.images), self.classifier.dtype), tf.constant(part.labels), places
+            yield (
+                to_pixels(tf.constant(np.asarray(part.images)), self.classifier.dtype),
+                tf.constant(part.labels),
+                places,
+            )
 
     def _outputs(self) -> np.ndarray:
         return np.concatenate([self.classifier.predict(x).numpy() for x, *_ in self._batches()])

@@ -11,7 +11,7 @@ import numpy as np
 
 from awp_tf.attacks import Search
 from awp_tf.attacks.autoattack import Cascade
-from awp_tf.data.sources import Split
+from awp_tf.data.splits import Split
 from awp_tf.evaluation.accuracy import robust_gap
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import read_arrays, write_arrays

@@ -63,6 +63,12 @@ def of_assertion(error: Exception) -> UserError | None:
     return UserError(" ".join(parts)) if parts else None
 
 
+def of_python(error: Exception) -> UserError | None:
+    """The UserError that a Python function inside a graph raised, as it was said; None for an error of another kind."""
+    found = re.search(r"\bUserError: (.*)$", str(error), re.MULTILINE)
+    return UserError(found[1]) if found else None
+
+
 def optional(module: str, extra: str) -> Any:
     """A module that comes with one of the project's extras, imported where it is used.
 

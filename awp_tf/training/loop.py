@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data.batches import Batches
+from awp_tf.examples import plainly
 from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
@@ -97,7 +98,7 @@ class Loop:
         self._all, self._training = (Pace(self._images(self._epochs), done) for _ in range(2))
         if resumed:
             self._console.line(f"going on from epoch {self.progress.epoch}, step {self.progress.step}")
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, plainly():
             try:
                 self._run_epochs(interrupt)
             except Interrupted:

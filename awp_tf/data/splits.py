@@ -1,0 +1,101 @@
+"""Images with their labels: held in memory, or read when they are asked for; and what they have to be."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from awp_tf.data.stored import Images, chosen, digest_of, in_memory
+from awp_tf.infra.errors import UserError
+
+_MOST_LABEL = 10**9  # beyond, they name something else, and int32 would soon end
+_LOOKED_AT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images with their labels.
+
+    Attributes:
+        images: uint8 in [0, 255] or float32 in [0, 1], shape [N, H, W, C]; an array, or what reads rows like one.
+        labels: int32, shape [N].
+    """
+
+    images: Images
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+    def take(self, index: np.ndarray | slice) -> "Split":
+        """The images at index; none is read now that is not in memory."""
+        return Split(chosen(self.images, index), self.labels[index])
+
+    def digest(self) -> str:
+        """SHA-256 of all images (of their files' names and sizes, where they are decoded when needed) and labels."""
+        total = hashlib.sha256(f"{self.images.dtype} {self.images.shape}".encode())
+        digest_of(self.images, total)
+        total.update(np.ascontiguousarray(self.labels).data)
+        return total.hexdigest()
+
+
+def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
+    """Arrays as a split: grey images get a channel, floats are float32, labels int32.
+
+    Raises:
+        UserError: Labels are no whole numbers that could count classes, or images no numbers.
+    """
+    if images.dtype.kind not in "biuf":
+        raise UserError(f"images: expected numbers, received {images.dtype}.")
+    images = images[..., None] if images.ndim == 3 else images
+    images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
+    labels = labels.reshape(-1)
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"labels: expected whole numbers, received {labels.dtype}.")
+    if len(labels) and int(labels.max()) > _MOST_LABEL:
+        raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
+    return Split(images, labels.astype(np.int32))
+
+
+def check_split(name: str, split: Split) -> None:
+    """Raises UserError unless images are [N, H, W, C] of uint8 or [0, 1] floats, with N labels >= 0, N > 0.
+
+    Of what is not in memory, some images are looked at, evenly spread.
+    """
+    images, labels = split.images, split.labels
+    if images.ndim != 4 or len(images) != len(labels) or not len(images):
+        raise UserError(
+            f"{name}: expected images [N, H, W, C] and N labels, N > 0, "
+            f"received shapes {images.shape} and {labels.shape}."
+        )
+    if images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise UserError(
+            f"{name}: expected images [N, H, W, C], received {images.shape}, which looks like [N, C, H, W]; transpose "
+            "them: x.transpose(0, 2, 3, 1)."
+        )
+    _check_pixels(name, np.asarray(images if in_memory(images) else images[evenly(len(images), _LOOKED_AT)]))
+    if labels.min() < 0:
+        raise UserError(f"{name}: expected labels >= 0, received {labels.min()}.")
+
+
+def _check_pixels(name: str, images: np.ndarray) -> None:
+    if images.dtype == np.uint8 and images.max() == 1:
+        raise UserError(f"{name}: expected uint8 images in [0, 255], received none above 1; multiply by 255.")
+    if images.dtype != np.uint8 and not np.isfinite(images).all():
+        bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
+        raise UserError(
+            f"{name}: expected floats in [0, 1], received NaN or infinity in {bad} of {len(images)} images."
+        )
+    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+        raise UserError(
+            f"{name}: expected uint8 images in [0, 255] or floats in [0, 1], received floats in "
+            f"[{images.min():g}, {images.max():g}]; cast to uint8 or divide by 255."
+        )
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """At most count places among total, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
