@@ -10,8 +10,15 @@ import tensorflow as tf
 from awp_tf import replicas
 from awp_tf.any_model.clock import NOT_FINITE, NOT_FINITE_ADVICE, Clock, SetClock, require_finite
 from awp_tf.any_model.places import place
-from awp_tf.any_model.requirements import require_no_meeting, require_plain, require_settings, require_trainable
-from awp_tf.any_model.step import KerasBatch, KerasStep, rows
+from awp_tf.any_model.requirements import (
+    require_connected,
+    require_no_meeting,
+    require_plain,
+    require_settings,
+    require_trainable,
+)
+from awp_tf.any_model.step import KerasBatch, KerasStep, Measured, rows
+from awp_tf.any_model.wrapper import Wrapper
 from awp_tf.attacks import PGD
 from awp_tf.examples import plainly
 from awp_tf.functional import read, require_smooth
@@ -71,7 +78,7 @@ def perturbed(
         return PerturbedModel(model, perturbation, start=start, where=where, attack=attack, on=on, seed=seed)
 
 
-class PerturbedModel(keras.Model):
+class PerturbedModel(Wrapper):
     """What `perturbed` makes; `network` is the model itself, and all there is to save.
 
     compile hands everything to network, whose losses, metrics, test_step and predict_step are used. Metrics of training
@@ -93,18 +100,16 @@ class PerturbedModel(keras.Model):
         seed: int = 0,
     ) -> None:
         """See perturbed, which is the way to make one."""
-        super().__init__(name="perturbed", dtype=network.dtype_policy)
+        super().__init__(network, name="perturbed")
         require_settings(perturbation, attack, on)
         require_no_meeting(network, attack)
         whole_seed("seed", seed)
         if perturbation.needs_second_derivatives:
             require_smooth(network)
-        self.network = network
         self._perturbation, self._where, self._seed = perturbation, where, seed
         self._attack, self._place = attack, None if attack is None else place(network, on)
         self._clock = Clock(start)
         self._step = self._make_step()
-        self.built = True  # its only weights are those of the network, which is
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As keras.Model.compile; it is network that is compiled."""
@@ -118,10 +123,6 @@ class PerturbedModel(keras.Model):
         )
         self._step = self._make_step()  # which weights are trainable may have changed
 
-    def call(self, x: Any, training: bool = False) -> Any:
-        """What network makes of inputs."""
-        return self.network(x, training=training)
-
     @functools.wraps(keras.Model.fit)
     @plainly()
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
@@ -129,7 +130,9 @@ class PerturbedModel(keras.Model):
         given = _FIT.bind(self, *args, **kwargs).arguments
         callbacks, clock = given.get("callbacks"), SetClock(self._clock)
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(clock)
+            clock.set_model(self)
+            clock.set_params(callbacks.params)
+            callbacks.callbacks.append(clock)
         else:
             given["callbacks"] = [*keras.tree.flatten(callbacks or []), clock]
         return keras.Model.fit(**given)
@@ -150,42 +153,11 @@ class PerturbedModel(keras.Model):
         now = self._now(data)
         shift, points, states = self._step.search(now)
         loss, gradients, new_state = self._step.descent(now, points, states, shift)
+        require_connected(self.network, self._step.connected, lambda: self._plain_loss(data))
+        first, last = (self._step.apart(state) for state in ([*states[1:], new_state][0], new_state))
         with tf.control_dependencies(self._checks(loss)):
-            self._write(gradients, new_state, [*states[1:], new_state][0])
-        return self.network.get_metrics_result()
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """That of network."""
-        return self.network.test_step(data)
-
-    def predict_step(self, data: Any) -> Any:
-        """That of network."""
-        return self.network.predict_step(data)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Those of network."""
-        return self.network.metrics
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves network alone: nothing of ours is inside; so does ModelCheckpoint."""
-        self.network.save(*args, **kwargs)
-
-    def save_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Saves those of network, and its optimizer's."""
-        self.network.save_weights(*args, **kwargs)
-
-    def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Loads what save_weights saved, or a plain model of the same kind."""
-        self.network.load_weights(*args, **kwargs)
-
-    def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Exports network."""
-        return self.network.export(*args, **kwargs)
-
-    def summary(self, *args: Any, **kwargs: Any) -> Any:
-        """That of network."""
-        return self.network.summary(*args, **kwargs)
+            self._write(gradients, last, first)
+        return dict(zip(self._step.log_names, first.logs, strict=True))
 
     def _make_step(self) -> KerasStep:
         require_trainable(self.network)
@@ -213,10 +185,6 @@ class PerturbedModel(keras.Model):
         everywhere = scale / replicas.count()  # the mean of replicas' gradients over it is the gradient
         return Now(read(network.trainable_variables), state, batch, self._clock.epoch(step), step, everywhere)
 
-    def _symbolic_build(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' hook before the first step; losses, metrics and optimizer are those of network."""
-        self.network._symbolic_build(*args, **kwargs)  # noqa: SLF001
-
     def _checks(self, loss: tf.Tensor) -> list[tf.Operation]:
         """That the loss is finite; in float16 an optimizer skips such a step by itself."""
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
@@ -226,15 +194,29 @@ class PerturbedModel(keras.Model):
             return []
         return [tf.debugging.Assert(tf.math.is_finite(loss), [NOT_FINITE, loss, NOT_FINITE_ADVICE])]
 
-    def _write(self, gradients: Weights, state: Weights, measured: Weights) -> None:
-        """The only place that changes variables; the optimizer is handed what Keras' own train_step hands it."""
-        network, count = self.network, len(self.network.non_trainable_variables)
-        connected = [g if holds else None for g, holds in zip(gradients, self._step.connected, strict=True)]
+    def _write(self, gradients: Weights, state: Measured, first: Measured) -> None:
+        """The only place that changes variables; the optimizer is handed what Keras' own train_step hands it.
+
+        Args:
+            gradients: At the perturbed weights.
+            state: To keep.
+            first: That of the first pass, whose metrics count.
+        """
+        network, step = self.network, self._step
+        connected = [g if holds else None for g, holds in zip(gradients, step.connected, strict=True)]
         self.optimizer.apply_gradients(zip(connected, network.trainable_variables, strict=True))
-        for variable, value in zip(network.non_trainable_variables, replicas.mean(state[:count]), strict=True):
+        for variable, value in zip(network.non_trainable_variables, replicas.mean(state.statistics), strict=True):
             variable.assign(value)
-        for variable, value in zip(network.metrics_variables, measured[count:], strict=True):
+        for variable, value in zip(network.metrics_variables, first.metrics, strict=True):
             variable.assign(value)
+        for variable, value in zip(step.others, state.others, strict=True):
+            variable.assign(value)
+
+    def _plain_loss(self, data: Any) -> tf.Tensor:
+        """As Keras' own train_step has it."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self.network(x, training=True)
+        return self.network._compute_loss(x, y, y_pred, sample_weight, training=True)  # noqa: SLF001
 
 
 def _built(network: keras.Model) -> bool:

@@ -1,5 +1,7 @@
 """What a model and settings have to be for `perturbed`."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import tensorflow as tf
 
@@ -17,7 +19,7 @@ def require_plain(network: keras.Model) -> None:
             f"model: expected one that is built, received {network.name!r} without weights; give it a keras.Input, or "
             "call it on a batch."
         )
-    if type(network).train_step is not keras.Model.train_step:
+    if type(network).train_step is not keras.Model.train_step or "train_step" in vars(network):
         raise UserError(
             f"model: expected Keras' own train_step, received that of {type(network).__name__}; compute_loss, "
             "compute_metrics and add_loss can hold what it does."
@@ -49,4 +51,44 @@ def require_no_meeting(network: keras.Model, attack: PGD | None) -> None:
         raise UserError(
             f"attack: expected no synchronized BatchNormalization on several devices, received {network.name!r}; "
             "say synchronized=False, or train without an attack."
+        )
+
+
+def require_no_write(network: keras.Model, written: Sequence[keras.Variable]) -> None:
+    """Raises UserError where a pass writes a weight that is trained: there would be two opinions about its value."""
+    paths = [v.path for v in written if any(v is trained for trained in network.trainable_variables)]
+    if paths:
+        raise UserError(
+            f"model: expected layers that do not write trained weights in their call, received {', '.join(paths)} "
+            "(SpectralNormalization does so)."
+        )
+
+
+def require_connected(network: keras.Model, connected: Sequence[bool], loss: Callable[[], tf.Tensor]) -> None:
+    """Raises UserError where a weight has a gradient in plain training, and has none at explicit weights.
+
+    That is so in layers that keep a function of their own from an earlier pass, or recompute it.
+
+    Args:
+        network: The model.
+        connected: Which trainable variables have a gradient, as the step was traced.
+        loss: That of plain training; it is traced where some have none, and never run.
+    """
+    if all(connected):
+        return
+    variables = [v.value for v in network.trainable_variables]
+    found: list[object] = []
+
+    def probe() -> None:
+        with tf.GradientTape() as tape:
+            value = loss()
+        found.extend(tape.gradient(value, variables))
+
+    tf.function(probe, autograph=False).get_concrete_function()
+    lost = zip(network.trainable_variables, connected, found, strict=True)
+    paths = [v.path for v, holds, gradient in lost if not holds and gradient is not None]
+    if paths:
+        raise UserError(
+            f"model: expected layers without tf.function and keras.remat, received {', '.join(paths)}, of whose "
+            "gradient they keep the first; fit compiles the whole step in any case."
         )

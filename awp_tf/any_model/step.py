@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from awp_tf import noise, replicas
 from awp_tf.any_model.places import Place
+from awp_tf.any_model.requirements import require_no_write
+from awp_tf.any_model.scope import Scope
 from awp_tf.attacks import PGD
 from awp_tf.perturbations import Loss, Points
 from awp_tf.step import Now, Step
@@ -32,11 +34,32 @@ class KerasBatch(NamedTuple):
     first: tf.Tensor | int = 0
 
 
+class Measured(NamedTuple):
+    """A state, taken apart.
+
+    Attributes:
+        statistics: Of the model's non-trainable variables.
+        metrics: Of its metrics' variables.
+        others: Of variables that a pass writes and no list of the model names.
+        logs: What compute_metrics gave.
+    """
+
+    statistics: Weights
+    metrics: Weights
+    others: Weights
+    logs: Weights
+
+
 class KerasStep(Step):
     """A step of any compiled model; what Keras' own train_step does, but for the optimizer, at explicit weights.
 
-    A state is that of the model's non-trainable variables, and of its metrics behind them. A pass counts its metrics on
-    top of those of before the step, whatever other passes have done.
+    A state is flat: see Measured. A pass counts its metrics on top of those of before the step, whatever other passes
+    have done.
+
+    Attributes:
+        connected: Which trainable variables the loss depends on, as the last pass was traced.
+        others: The variables of Measured.others, as the last pass was traced.
+        log_names: The names of Measured.logs.
     """
 
     def __init__(
@@ -52,15 +75,23 @@ class KerasStep(Step):
         super().__init__(**settings)
         self._model, self._attack, self._place, self._has_begun = model, attack, place, begun
         self.connected = [True] * len(model.trainable_variables)
+        self.others: list[keras.Variable] = []
+        self.log_names: list[str] = []
+
+    def apart(self, state: Weights) -> Measured:
+        """A state that a pass has left."""
+        ends = [len(self._model.non_trainable_variables), len(self._model.metrics_variables), len(self.others)]
+        first, second, third = (sum(ends[: k + 1]) for k in range(3))
+        return Measured(state[:first], state[first:second], state[second:third], state[third:])
 
     def outer_loss(self, now: Now, state: Weights, x_adv: tf.Tensor | None) -> tuple[Loss, list[Weights]]:
         """See Step; x_adv is what the attack adds at its place."""
         statistics = state[: len(self._model.non_trainable_variables)]
-        metrics = now.state[len(statistics) :]
+        begin = [*statistics, *now.state[len(statistics) :]]
         states: list[Weights] = []
 
         def loss(weights: Weights) -> tf.Tensor:
-            value, new = self._pass(now.batch, weights, [*statistics, *metrics], x_adv, measure=True)
+            value, new = self._measured(now.batch, weights, begin, x_adv)
             states.append(new)
             return value
 
@@ -73,32 +104,41 @@ class KerasStep(Step):
             here = self._place.read(self._call, now.batch.x)
 
         def objective(there: tf.Tensor) -> tf.Tensor:
-            value, _ = self._pass(now.batch, weights, now.state, there - here, measure=False)
+            with self._scope(weights, now.state):
+                value, _ = self._loss(now.batch, there - here)
             return value * tf.cast(now.batch.weight, value.dtype)
 
         return tf.stop_gradient(self._attack(objective, here, seed) - here)
 
-    def _pass(
-        self, batch: KerasBatch, weights: Weights, state: Weights, shift: tf.Tensor | None, *, measure: bool
+    def _measured(
+        self, batch: KerasBatch, weights: Weights, state: Weights, shift: tf.Tensor | None
     ) -> tuple[tf.Tensor, Weights]:
-        """Compile's loss, regularisers and add_loss included, and the state that the pass leaves."""
+        """The loss of a pass, and the state that it leaves."""
         model = self._model
         with self._scope(weights, state) as scope:
-            y_pred = self._call(batch.x) if shift is None else self._place.shifted(self._call, batch.x, shift)  # type: ignore[union-attr]
-            loss = model.compute_loss(x=batch.x, y=batch.y, y_pred=y_pred, sample_weight=batch.sample_weight)
-            if measure:
-                mean_loss = loss * replicas.count()  # of this replica: Keras divides it, so that replicas add up
-                model._loss_tracker.update_state(mean_loss, sample_weight=rows(batch.x))  # noqa: SLF001
-                model.compute_metrics(batch.x, batch.y, y_pred, sample_weight=batch.sample_weight)
-            state = [scope.get_current_value(v) for v in (*model.non_trainable_variables, *model.metrics_variables)]
-        return loss, state
+            loss, y_pred = self._loss(batch, shift)
+            mean_loss = loss * replicas.count()  # of this replica: Keras divides it, so that replicas add up
+            model._loss_tracker.update_state(mean_loss, sample_weight=rows(batch.x))  # noqa: SLF001
+            logs = model.compute_metrics(batch.x, batch.y, y_pred, sample_weight=batch.sample_weight)
+            known = [*model.non_trainable_variables, *model.metrics_variables]
+            require_no_write(model, scope.written)
+            self.others = [v for v in scope.written if all(v is not k for k in known)]
+            self.log_names = list(logs)
+            new = [scope.get_current_value(v) for v in (*known, *self.others)]
+        return loss, [*new, *map(tf.convert_to_tensor, logs.values())]
 
-    def _scope(self, weights: Weights, state: Weights) -> keras.StatelessScope:
-        """In which the model's variables have given values, and are not written."""
+    def _loss(self, batch: KerasBatch, shift: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
+        """Compile's loss, regularisers and add_loss included, and the outputs; to be called in a scope."""
+        model = self._model
+        y_pred = self._call(batch.x) if shift is None else self._place.shifted(self._call, batch.x, shift)  # type: ignore[union-attr]
+        loss = model._compute_loss(batch.x, batch.y, y_pred, batch.sample_weight, training=True)  # noqa: SLF001
+        return loss, y_pred
+
+    def _scope(self, weights: Weights, state: Weights) -> Scope:
+        """In which the model's variables have given values, and none is written."""
         model = self._model
         variables = [*model.trainable_variables, *model.non_trainable_variables, *model.metrics_variables]
-        values = zip(variables, [*weights, *state], strict=True)
-        return keras.StatelessScope(state_mapping=list(values), collect_losses=True)
+        return Scope(list(zip(variables, [*weights, *state], strict=True)))
 
     def _call(self, x: Any) -> Any:
         takes_training = "training" in self._model.call_signature_parameters
@@ -111,7 +151,7 @@ class KerasStep(Step):
 
     def _gradient(self, tape: tf.GradientTape, total: tf.Tensor, weights: Weights) -> Weights:
         gradients = tape.gradient(total, weights)
-        self.connected = [g is not None for g in gradients]  # as the step is traced: Keras leaves the others alone
+        self.connected = [g is not None for g in gradients]  # Keras leaves the others alone
         return [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
 
 

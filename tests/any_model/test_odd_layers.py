@@ -1,0 +1,122 @@
+"""Layers, losses and models that keep state where Keras does not list it, or hide their gradient."""
+
+import pickle
+
+import keras
+import keras_models
+import numpy as np
+import pytest
+import tensorflow as tf
+from any_model.test_equals_keras import assert_same
+
+import awp_tf
+from awp_tf.infra.errors import UserError
+from awp_tf.perturbations import AWP, SAM
+
+DENSE = {"x": keras_models.table(), "y": keras_models.classes()}
+SEQUENCE = {"x": np.repeat(keras_models.table()[:, None], 3, axis=1), "y": keras_models.classes(), "batch_size": 9}
+
+
+def stateful():
+    rnn = keras.layers.GRU(4, stateful=True)
+    return keras.Sequential([keras.Input(batch_shape=(9, 3, 6)), rnn, keras.layers.Dense(3)])
+
+
+class Unseeded(keras.layers.Layer):
+    """Draws from Keras' global generator."""
+
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+def unseeded():
+    return keras.Sequential([keras.Input([6]), Unseeded(), keras.layers.Dense(3)])
+
+
+class Reports(keras.Model):
+    """compute_loss that knows whether it is training, and compute_metrics that says more."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.out(x)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
+        return super().compute_loss(x, y, y_pred, sample_weight) * (2.0 if training else 1.0)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return {**super().compute_metrics(x, y, y_pred, sample_weight), "largest": keras.ops.max(y_pred)}
+
+
+def reports():
+    model = Reports()
+    model(DENSE["x"][:2])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "data"), [(stateful, {**SEQUENCE, "shuffle": False}), (unseeded, DENSE), (reports, DENSE)]
+)
+@pytest.mark.parametrize("perturbation", [AWP(0.0), SAM(0.0)])
+def test_state_in_odd_places_is_that_of_plain_fit(make, data, perturbation):
+    assert_same(make, keras_models.cross_entropy(), data, perturbation)
+
+
+class Compiled(keras.layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    @tf.function
+    def call(self, x):
+        return tf.matmul(x, self.kernel)
+
+
+class Recomputed(keras.layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.product = keras.remat(lambda x: tf.matmul(x, self.kernel.value))
+
+    def call(self, x):
+        return self.product(x)
+
+
+@pytest.mark.parametrize("kind", [Compiled, Recomputed])
+def test_layers_that_hide_their_gradient_are_named(kind):
+    network = keras.Sequential([keras.Input([6]), kind(name="odd"), keras.layers.Dense(3)])
+    model = awp_tf.perturbed(network, AWP(0.1))
+    model.compile(optimizer="sgd", **keras_models.cross_entropy())
+    with pytest.raises(UserError, match=r"expected layers without tf.function and keras.remat, received .*odd/kernel"):
+        model.fit(**DENSE, verbose=0)
+
+
+def test_layers_that_write_their_trained_weight_are_named():
+    layer = keras.layers.SpectralNormalization(keras.layers.Dense(3))
+    model = awp_tf.perturbed(keras.Sequential([keras.Input([6]), layer]), AWP(0.1))
+    model.compile(optimizer="sgd", **keras_models.cross_entropy())
+    with pytest.raises(UserError, match=r"do not write trained weights in their call, received .*dense.*/kernel"):
+        model.fit(**DENSE, verbose=0)
+
+
+def test_a_train_step_of_one_object_is_refused_too():
+    network = keras_models.dense()
+    network.train_step = lambda data: {}
+    with pytest.raises(UserError, match="expected Keras' own train_step"):
+        awp_tf.perturbed(network, AWP())
+
+
+def test_callbacks_see_the_layers_and_a_history_can_be_pickled():
+    network = keras_models.dense()
+    model = awp_tf.perturbed(network, AWP(0.1))
+    model.compile(optimizer="sgd", **keras_models.cross_entropy())
+    assert model.layers == network.layers
+    assert model.get_layer(network.layers[0].name) is network.layers[0]
+    callbacks = keras.callbacks.CallbackList(
+        [keras.callbacks.LambdaCallback()], add_history=True, model=model, epochs=1
+    )
+    callbacks.set_params({"epochs": 2, "steps": 5, "verbose": 0})
+    history = model.fit(**DENSE, epochs=2, verbose=0, callbacks=callbacks)
+    again = pickle.loads(pickle.dumps(model.fit(**DENSE, verbose=0)))
+    assert type(again.model) is keras.Sequential
+    assert len(history.history["loss"]) == 2
