@@ -1,7 +1,5 @@
 """Layers, losses and models that keep state where Keras does not list it, or hide their gradient."""
 
-import pickle
-
 import keras
 import keras_models
 import numpy as np
@@ -104,19 +102,3 @@ def test_a_train_step_of_one_object_is_refused_too():
     network.train_step = lambda data: {}
     with pytest.raises(UserError, match="expected Keras' own train_step"):
         awp_tf.perturbed(network, AWP())
-
-
-def test_callbacks_see_the_layers_and_a_history_can_be_pickled():
-    network = keras_models.dense()
-    model = awp_tf.perturbed(network, AWP(0.1))
-    model.compile(optimizer="sgd", **keras_models.cross_entropy())
-    assert model.layers == network.layers
-    assert model.get_layer(network.layers[0].name) is network.layers[0]
-    callbacks = keras.callbacks.CallbackList(
-        [keras.callbacks.LambdaCallback()], add_history=True, model=model, epochs=1
-    )
-    callbacks.set_params({"epochs": 2, "steps": 5, "verbose": 0})
-    history = model.fit(**DENSE, epochs=2, verbose=0, callbacks=callbacks)
-    again = pickle.loads(pickle.dumps(model.fit(**DENSE, verbose=0)))
-    assert type(again.model) is keras.Sequential
-    assert len(history.history["loss"]) == 2
