@@ -73,9 +73,15 @@ def _block(x: Any, heads: int, hidden: int, *, name: str) -> Any:
     attention = keras.layers.MultiHeadAttention(heads, width // heads, use_bias=False, name=f"{name}.attention")
     x = keras.layers.Add(name=f"{name}.add1")([x, attention(y, y)])
     y = _norm(f"{name}.norm2")(x)
-    y = keras.layers.Dense(hidden, activation="gelu", name=f"{name}.mlp1")(y)
+    y = keras.layers.Dense(hidden, activation=gelu, name=f"{name}.mlp1")(y)
     y = keras.layers.Dense(width, name=f"{name}.mlp2")(y)
     return keras.layers.Add(name=f"{name}.add2")([x, y])
+
+
+@keras.saving.register_keras_serializable(package="awp_tf")
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """GELU by tanh, as in the paper's code; the exact one has no ONNX file (Erfc)."""
+    return keras.activations.gelu(x, approximate=True)
 
 
 def _norm(name: str) -> "LayerNorm":

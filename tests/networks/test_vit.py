@@ -8,6 +8,8 @@ from helpers import CLASSES, SHAPE, assert_same_weights, tiny_batch, tiny_traine
 
 from awp_tf.attacks import FGSM
 from awp_tf.averaging import EMA
+from awp_tf.export.onnx import export_onnx
+from awp_tf.export.settings import Servable
 from awp_tf.functional import bind, require_smooth
 from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import UserError
@@ -153,6 +155,19 @@ def test_it_is_read_back_with_layers_of_its_own(tmp_path):
     np.testing.assert_array_equal(loaded(tiny_batch()[0]), network(tiny_batch()[0]))
     kinds = {type(layer) for layer in loaded.layers}
     assert {LayerNorm, Positions} <= kinds
+
+
+@pytest.mark.slow
+def test_it_has_an_onnx_file_that_answers_alike(tmp_path, rng):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="extra 'onnx' is not installed")
+    pytest.importorskip("tf2onnx", reason="extra 'onnx' is not installed")
+    network = narrow()
+    network.save(tmp_path / "vit.keras")
+    pixels = rng.integers(0, 256, (4, *SHAPE)).astype(np.uint8)
+    path = export_onnx(Servable("vit", tmp_path / "vit.keras", pixels, list("abcd")), str(tmp_path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: pixels / np.float32(255)})[0]
+    np.testing.assert_allclose(found, network(pixels / np.float32(255)), atol=1e-4)
 
 
 def test_normalisation_is_part_of_the_network():
