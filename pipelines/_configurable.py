@@ -30,6 +30,7 @@ CONFIGURABLE = (
     *(data.ExtraData, data.NoExtra),
     *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
     *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
+    *(networks.from_file, networks.vit),
     *(networks.alexnet, networks.conv4, networks.lenet, networks.mlp),
     *(averaging.EMA, averaging.Latest, averaging.SWA),
     *(threats.Linf, threats.L2),

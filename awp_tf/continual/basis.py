@@ -130,7 +130,7 @@ def project(bases: Weights, importance: Weights, gradients: Weights, places: Seq
         gradient = gradients[place]
         flat = tf.reshape(gradient, [u.shape[0], -1])
         inside = tf.matmul(u, weight[:, tf.newaxis] * tf.matmul(u, flat, transpose_a=True))
-        result[place] = tf.reshape(inside, gradient.shape)
+        result[place] = tf.reshape(inside, tf.shape(gradient))  # of tokens it is not known before
     return result
 
 

@@ -42,7 +42,9 @@ def application(
     """A network of keras.applications with its own preprocessing in front and a new last layer.
 
     Its features are averaged over the image. They are made for images of 224 or so: of 32, most of these networks keep
-    a single place.
+    a single place. Their BatchNorm is Keras', whose running statistics move by 0.01 a step, those of MobileNetV2 and V3
+    by 0.001: a short run is evaluated with what is left of their start, unless they are measured anew
+    (awp_tf.averaging.EMA, statistics="recalibrated").
 
     Args:
         shape: Height, width, channels of the images; 3 channels.

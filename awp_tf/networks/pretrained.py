@@ -1,10 +1,10 @@
-"""A network of a file with a new head, to be fine-tuned (Hendrycks et al., ICML 2019)."""
+"""A network of a file, as it is, or with a new head, to be fine-tuned (Hendrycks et al., ICML 2019)."""
 
 from collections.abc import Sequence
 
 import keras
 
-from awp_tf.functional import require_network
+from awp_tf.functional import require_logits, require_network
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.networks.classifier import keras_file
@@ -28,15 +28,57 @@ def pretrained(*, shape: Sequence[int], classes: int, path: str, trainable: int 
         UserError: The file cannot be read, takes images of another shape or type, does not end with Dense without an
             activation, or has fewer layers.
     """
-    file = local(path)
-    if not file.is_file() or file.suffix != ".keras":
-        raise UserError(f"pretrained.path: expected a .keras file, received {str(path)!r}.")
-    network = keras_file(file)
-    require_network(network, str(path))
-    _require_images(network, str(path), tuple(shape))
+    network = _read("pretrained.path", path, tuple(shape))
     tuned = with_head(network.inputs[0], _features(network, str(path)), classes, name=network.name)
     train_last(tuned, trainable, name="pretrained.trainable")
     return tuned
+
+
+def from_file(*, shape: Sequence[int], classes: int, path: str, trainable: int | None = None) -> keras.Model:
+    """A trained network as it is, its last layer too, to be trained on; pretrained gives it a new one.
+
+    Its own normalisation stays as it was trained, and its layers compute in the types that the file says.
+
+    Args:
+        shape: Height, width, channels of the images.
+        classes: How many logits.
+        path: A .keras file, read in safe mode; for instance best.keras of a run.
+        trainable: How many of the last layers with weights are trained, BatchNorm counting as one; None is all, those
+            too that were frozen when the file was written.
+
+    Raises:
+        UserError: The file cannot be read, takes images of another shape or type, has another number of classes, gives
+            probabilities, or has fewer layers.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from awp_tf.networks import from_file, small_cnn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder) / "first.keras"
+        ...     small_cnn(shape=(8, 8, 1), classes=10).save(file)
+        ...     from_file(shape=(8, 8, 1), classes=10, path=str(file)).name
+        'small_cnn'
+    """
+    network = _read("from_file.path", path, tuple(shape))
+    require_logits(network, str(path))
+    made = network.outputs[0].shape[-1]
+    if made != classes:
+        raise UserError(
+            f"{path}: expected a network for the {classes} classes of the data, received one for {made}; "
+            "gin/networks/pretrained.gin gives it a new last layer."
+        )
+    train_last(network, trainable, name="from_file.trainable")
+    return network
+
+
+def _read(setting: str, path: str, shape: tuple[int, ...]) -> keras.Model:
+    file = local(path)
+    if not file.is_file() or file.suffix != ".keras":
+        raise UserError(f"{setting}: expected a .keras file, received {str(path)!r}.")
+    network = keras_file(file)
+    require_network(network, str(path))
+    _require_images(network, str(path), shape)
+    return network
 
 
 def _require_images(network: keras.Model, path: str, shape: tuple[int, ...]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from helpers import SHAPE, tiny_network, tiny_split
 
-from awp_tf.continual.basis import Basis, GradientBases, NoBasis, extend
+from awp_tf.continual.basis import Basis, GradientBases, NoBasis, extend, project
 from awp_tf.continual.report import warn_of_full
 from awp_tf.continual.tasks import Task
 from awp_tf.infra.errors import UserError
@@ -31,6 +31,13 @@ def test_a_step_orthogonal_to_a_basis_leaves_what_the_layer_answers(rng):
     rows = images.reshape(20, 6)
     assert np.abs(rows @ outside.numpy()).max() < 1e-6 * np.abs(rows @ gradient[0].numpy()).max()
     np.testing.assert_array_equal(inside[1], gradient[1])  # a bias has no basis
+
+
+def test_a_gradient_of_a_shape_that_is_not_known_before_is_projected_alike(rng):
+    u, gradient = np.eye(6, dtype=np.float32), tf.constant(rng.normal(size=(6, 3)), tf.float32)
+    weight = tf.constant([1.0, 0, 0.5, 0, 0, 0])
+    traced = tf.function(lambda g: project([u], [weight], [g], [0]), input_signature=[tf.TensorSpec([None, None])])
+    np.testing.assert_allclose(traced(gradient)[0], weight[:, None] * gradient, atol=1e-6)
 
 
 def test_half_an_importance_takes_half_of_the_direction_out(rng):

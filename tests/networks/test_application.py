@@ -1,5 +1,6 @@
 """Networks of keras.applications: their pixels, their heads, and a step of training."""
 
+import re
 import sys
 
 import keras
@@ -56,6 +57,15 @@ def test_other_kinds_of_networks_train_and_are_read_back(name, rng):
     network = application(shape=SHAPE, classes=5, name=name)
     require_readable(network)
     assert np.isfinite(tiny_trainer(network, method=AT()).train_step(batch(rng))["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODES if not re.search("Large|2[ML]$|B[67]$", name)])
+def test_every_network_is_made_for_small_images(name):
+    size = 75 if name in ("InceptionResNetV2", "InceptionV3", "Xception") else 32
+    network = application(shape=(size, size, 3), classes=5, name=name)
+    assert np.isfinite(network(np.full((1, size, size, 3), 0.5, np.float32))).all()
+    keras.utils.clear_session()
 
 
 def test_weights_of_a_file_are_taken_and_others_refused(tmp_path):
