@@ -89,6 +89,14 @@ class Method(NamedTuple):
     tries: Sequence[Try]
 
 
+class Run(NamedTuple):
+    """Of one try with one seed: weights at its end, (score, loss) on validation data, seconds of training."""
+
+    weights: list[np.ndarray]
+    validation: tuple[float, float]
+    seconds: float
+
+
 class Result(NamedTuple):
     """Of one method: what was chosen; its test scores and losses and the seconds of its training, seed by seed."""
 
@@ -173,23 +181,24 @@ def result(task: Task, method: Method, splits: Mapping[int, Data], advance: Call
     """Trains every try with every seed, chooses one on validation data, and measures it on test data."""
     length = len(next(iter(splits.values())).train.x)
     epochs, steps = 2 * task.epochs // method.gradients, -(-length // task.batch_size)
-    weights, validation, seconds = {}, {}, {}
+    runs: dict[str, list[Run]] = {}
     for setting in method.tries:
-        training, label = Training(task, setting, epochs, steps), setting.label
-        weights[label], validation[label], seconds[label] = [], [], []
+        training = Training(task, setting, epochs, steps)
+        runs[setting.label] = []
         for seed, data in splits.items():
-            seconds[label].append(training.fit(data.train, seed))
-            validation[label].append(training.measure(data.validation))
-            weights[label].append(training.network.get_weights())
+            seconds = training.fit(data.train, seed)
+            validation = training.measure(data.validation)
+            runs[setting.label].append(Run(training.network.get_weights(), validation, seconds))
             advance()
-    chosen, test = choose(validation), []
-    for values, data in zip(weights[chosen], splits.values(), strict=True):
-        training.network.set_weights(values)
+    chosen, test = choose({label: [run.validation for run in those] for label, those in runs.items()}), []
+    for run, data in zip(runs[chosen], splits.values(), strict=True):
+        training.network.set_weights(run.weights)
         test.append(training.measure(data.test))
-    return Result(chosen, *np.transpose(test), np.array(seconds[chosen]))
+    scores, losses = np.transpose(test)
+    return Result(chosen, scores, losses, np.array([run.seconds for run in runs[chosen]]))
 
 
-def paired(scores: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
+def paired(scores: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
     """Mean of the differences, seed by seed, and both ends of its 95 % interval (Student's t)."""
     differences = np.subtract(scores, reference)
     half = scipy.stats.t.ppf(0.975, len(differences) - 1) * scipy.stats.sem(differences)
@@ -215,21 +224,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, received {text!r}")
-        return int(text)
-
-    return number
-
-
 def main(about: str | None, tasks: Sequence[Task], tried: Mapping[str, Method], *, seeds: int) -> None:
     """The command of an example: flags, progress on stderr, a table for each task on stdout."""
     parser = _Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=_whole(2), default=seeds, help="How many seeds (default: %(default)s).")
-    parser.add_argument("--epochs", type=_whole(1), help="In place of those of each task; plain training has twice.")
+    parser.add_argument("--seeds", type=int, default=seeds, help="How many seeds (default: %(default)s).")
+    parser.add_argument("--epochs", type=int, help="In place of those of each task; plain training has twice.")
     flags = parser.parse_args()
+    if flags.seeds < 2 or (flags.epochs is not None and flags.epochs < 1):
+        parser.error("expected --seeds of at least 2, for an interval, and --epochs of at least 1")
     tf.config.experimental.enable_op_determinism()
     total = len(tasks) * sum(len(method.tries) for method in tried.values()) * flags.seeds
     begin = time.perf_counter()

@@ -6,10 +6,11 @@ prints a table for scikit-learn's 8x8 handwritten digits, 300 of them to train o
 random perturbations, AWP, SAM and ASAM, and the difference to plain training with as many gradients.
 """
 
-import compare
 import keras
 from keras import layers
 from sklearn import datasets
+
+import compare
 
 
 def digits(seed: int) -> compare.Data:

@@ -9,10 +9,11 @@ training, random perturbations, AWP, SAM and ASAM, and the difference to plain t
 import functools
 from collections.abc import Callable
 
-import compare
 import keras
 import numpy as np
 from sklearn import datasets
+
+import compare
 
 
 def standardised(load: Callable, sizes: tuple[int, int], seed: int) -> compare.Data:

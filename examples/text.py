@@ -17,11 +17,11 @@ import re
 import sysconfig
 from collections.abc import Iterator
 
-import compare
 import keras
 import numpy as np
 from keras import layers
 
+import compare
 from awp_tf.attacks import FGSM
 from awp_tf.perturbations import AWP, Identity
 from awp_tf.threats import L2
