@@ -206,14 +206,15 @@ def paired(scores: np.ndarray, reference: np.ndarray) -> tuple[float, float, flo
 
 
 def report(task: Task, results: Mapping[str, Result]) -> str:
-    """The table of a task, in Markdown."""
-    header = ["method", "chosen", task.unit, "minus plain [95 %]", "test loss", "seconds a run"]
+    """The table of a task, in Markdown; half is plain training with as many epochs as AWP, half of its gradients."""
+    header = ["method", "chosen", task.unit, "minus plain [95 %]", "minus half [95 %]", "test loss", "seconds a run"]
     rows = []
     for name, of in results.items():
-        versus = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired(of.scores, results[REFERENCE].scores))
+        against = {other: paired(of.scores, results[other].scores) for other in (REFERENCE, HALF)}
+        versus = ["" if name == k else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*v) for k, v in against.items()]
         told = [f"{np.mean(v):.{n}f} ± {scipy.stats.sem(v):.{n}f}" for v, n in ((of.scores, 2), (of.losses, 3))]
         seconds = f"{np.median(of.seconds):.1f}"  # the first one also traces
-        rows.append([name, of.chosen, told[0], "" if name == REFERENCE else versus, told[1], seconds])
+        rows.append([name, of.chosen, told[0], *versus, told[1], seconds])
     return f"{task.title}\n\n{table(header, rows)}\n"
 
 

@@ -3,7 +3,8 @@
     python examples/images.py [--seeds=5] [--epochs=30]
 
 prints a table for scikit-learn's 8x8 handwritten digits, 300 of them to train on: test accuracy of plain training,
-random perturbations, AWP, SAM and ASAM, and the difference to plain training with as many gradients.
+random perturbations, AWP, SAM and ASAM, and the differences to plain training with as many gradients and
+with as many epochs.
 """
 
 import keras

@@ -3,7 +3,8 @@
     python examples/tabular.py [--seeds=5] [--epochs=30]
 
 prints a table for each of three sets that come with scikit-learn: test accuracy (or explained variance) of plain
-training, random perturbations, AWP, SAM and ASAM, and the difference to plain training with as many gradients.
+training, random perturbations, AWP, SAM and ASAM, and the differences to plain training with as many gradients and
+with as many epochs.
 """
 
 import functools

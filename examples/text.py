@@ -5,8 +5,8 @@
 Which of five packages does a sentence of a docstring come from? The text is that of the installed numpy, scipy,
 scikit-learn, keras and Python's standard library; their own names are struck out. Prints a table: test accuracy of
 plain training, random perturbations, AWP, SAM and ASAM, AWP on the word embeddings alone and FGSM on them (as in
-adversarial training of text classifiers: Miyato et al., ICLR 2017), and the difference to plain training with as many
-gradients.
+adversarial training of text classifiers: Miyato et al., ICLR 2017), and the differences to plain training with as many
+gradients and with as many epochs.
 """
 
 import ast
