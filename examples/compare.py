@@ -227,7 +227,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(about: str | None, tasks: Sequence[Task], tried: Mapping[str, Method], *, seeds: int) -> None:
     """The command of an example: flags, progress on stderr, a table for each task on stdout."""
-    parser = _Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=seeds, help="How many seeds (default: %(default)s).")
     parser.add_argument("--epochs", type=int, help="In place of those of each task; plain training has twice.")
     flags = parser.parse_args()
