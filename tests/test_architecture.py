@@ -11,7 +11,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = sorted(path for folder in ("awp_tf", "pipelines", "tools") for path in (ROOT / folder).rglob("*.py"))
+FOLDERS = ("awp_tf", "pipelines", "tools", "examples")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MODULES = [path for path in FILES if path.stem != "__init__"]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
@@ -44,9 +45,9 @@ def imports(path):
 
 
 def room(name):
-    """Of a dotted name: "infra", "library", one of COMMANDS, "outside" (pipelines and tools), or None: not ours."""
+    """Of a dotted name: "infra", "library", one of COMMANDS, "outside" (the other folders), or None: not ours."""
     top, _, rest = name.partition(".")
-    if top in ("pipelines", "tools"):
+    if top in FOLDERS[1:]:
         return "outside"
     if top != "awp_tf" or not rest:
         return None
@@ -64,7 +65,7 @@ def may_import(importer, imported):
         return imported in ("infra", "library")
     if importer in COMMANDS:  # a command's folder imports the library and evaluation, never another command's
         return imported in ("infra", "library", "evaluation", importer)
-    return True  # pipelines and tools import all
+    return True  # pipelines, tools and examples import all
 
 
 @pytest.mark.parametrize("path", FILES, ids=dotted)
