@@ -136,7 +136,7 @@ def test_different_balls_can_be_meant(tmp_path):
 def test_a_warm_up_that_never_ends_is_said_in_the_first_lines(share, warned, tmp_path, capsys):
     run(tmp_path / "a", of=recipe(perturbation=AWP(0.05), perturb_from=share))
     printed = capsys.readouterr().out
-    assert ("warning: AWP(gamma=0.05, steps=1) never sets in" in "".join(printed.splitlines()[:6])) == warned
+    assert ("norm='layer', least_rank=2) never sets in" in "".join(printed.splitlines()[:6])) == warned
 
 
 @pytest.mark.parametrize("gamma", [0.005, 0.05])
