@@ -1,5 +1,6 @@
 """Where a run of `fit` stands, so that weights are perturbed from some share of it on and schedules go by epochs."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -20,14 +21,15 @@ class Clock:
         Raises:
             UserError: start is neither a share nor a step.
         """
-        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 0
-        if not whole and not (isinstance(start, float) and 0 <= start < 1):
+        whole = isinstance(start, numbers.Integral) and not isinstance(start, bool) and start >= 0
+        share = isinstance(start, numbers.Real) and not isinstance(start, numbers.Integral) and 0 <= start < 1
+        if not whole and not share:
             raise UserError(
                 "start: expected a share of the run, a float in [0, 1), that is over before weights move, or a step, "
                 f"an int; received {start!r}."
             )
-        self.start = start
-        self.needs_run = isinstance(start, float) and start > 0
+        self.start = int(start) if whole else float(start)
+        self.needs_run = share and start > 0
         # Epoch and updates at the beginning of this epoch, updates an epoch, epochs of the run.
         self._state = tf.Variable([0.0, 0.0, float("inf"), float("nan")], trainable=False, dtype=tf.float64)
 

@@ -129,13 +129,16 @@ class PerturbedModel(Wrapper):
         """As keras.Model.fit; a loss that is not finite is a UserError."""
         given = _FIT.bind(self, *args, **kwargs).arguments
         callbacks, clock = given.get("callbacks"), SetClock(self._clock)
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            clock.set_model(self)
-            clock.set_params(callbacks.params)
-            callbacks.callbacks.append(clock)
-        else:
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
             given["callbacks"] = [*keras.tree.flatten(callbacks or []), clock]
-        return keras.Model.fit(**given)
+            return keras.Model.fit(**given)
+        clock.set_model(self)
+        clock.set_params(callbacks.params)
+        callbacks.callbacks.append(clock)
+        try:
+            return keras.Model.fit(**given)
+        finally:
+            callbacks.callbacks.remove(clock)
 
     @plainly()
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -157,7 +160,8 @@ class PerturbedModel(Wrapper):
         first, last = (self._step.apart(state) for state in ([*states[1:], new_state][0], new_state))
         with tf.control_dependencies(self._checks(loss)):
             self._write(gradients, last, first)
-        return dict(zip(self._step.log_names, first.logs, strict=True))
+        logs: dict[str, tf.Tensor] = keras.tree.pack_sequence_as(self._step.logs_like, list(first.logs))
+        return logs
 
     def _make_step(self) -> KerasStep:
         require_trainable(self.network)

@@ -51,7 +51,7 @@ class InputPlace:
         if not tf.as_dtype(value.dtype).is_floating:
             raise UserError(
                 f"on: expected an input of floats, received {self._name!r} of {tf.as_dtype(value.dtype).name}, which "
-                "cannot move by a little; name the layer that makes floats of it, for instance its Embedding."
+                "cannot move by a little; name the layer that makes floats of it: an Embedding, a Rescaling."
             )
         return _wide(value)
 
@@ -86,9 +86,10 @@ class LayerPlace:
         with self._changed(lambda output: output) as outputs:
             call(inputs)
         if len(outputs) != 1 or not tf.is_tensor(outputs[0]):
+            found = f"{len(outputs)} times" if len(outputs) != 1 else "once, and gives several tensors"
             raise UserError(
                 f"on: expected a layer with one tensor as output that is called once, received {self._layer.name!r}, "
-                f"which was called {len(outputs)} times."
+                f"which was called {found}."
             )
         return _wide(outputs[0])
 

@@ -19,11 +19,12 @@ def require_plain(network: keras.Model) -> None:
             f"model: expected one that is built, received {network.name!r} without weights; give it a keras.Input, or "
             "call it on a batch."
         )
-    if type(network).train_step is not keras.Model.train_step or "train_step" in vars(network):
-        raise UserError(
-            f"model: expected Keras' own train_step, received that of {type(network).__name__}; compute_loss, "
-            "compute_metrics and add_loss can hold what it does."
-        )
+    for name in ("train_step", "fit"):
+        if getattr(type(network), name) is not getattr(keras.Model, name) or name in vars(network):
+            raise UserError(
+                f"model: expected Keras' own {name}, received that of {type(network).__name__}; compute_loss, "
+                "compute_metrics and add_loss can hold what it does."
+            )
 
 
 def require_settings(perturbation: Perturbation, attack: PGD | None, on: str | None) -> None:
@@ -90,5 +91,5 @@ def require_connected(network: keras.Model, connected: Sequence[bool], loss: Cal
     if paths:
         raise UserError(
             f"model: expected layers without tf.function and keras.remat, received {', '.join(paths)}, of whose "
-            "gradient they keep the first; fit compiles the whole step in any case."
+            "gradient they keep the first; take these away: fit compiles the whole step in any case."
         )

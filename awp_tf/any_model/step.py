@@ -11,6 +11,7 @@ from awp_tf.any_model.places import Place
 from awp_tf.any_model.requirements import require_no_write
 from awp_tf.any_model.scope import Scope
 from awp_tf.attacks import PGD
+from awp_tf.infra.errors import UserError
 from awp_tf.perturbations import Loss, Points
 from awp_tf.step import Now, Step
 from awp_tf.types import Weights
@@ -59,7 +60,7 @@ class KerasStep(Step):
     Attributes:
         connected: Which trainable variables the loss depends on, as the last pass was traced.
         others: The variables of Measured.others, as the last pass was traced.
-        log_names: The names of Measured.logs.
+        logs_like: The structure of Measured.logs.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class KerasStep(Step):
         self._model, self._attack, self._place, self._has_begun = model, attack, place, begun
         self.connected = [True] * len(model.trainable_variables)
         self.others: list[keras.Variable] = []
-        self.log_names: list[str] = []
+        self.logs_like: Any = {}
 
     def apart(self, state: Weights) -> Measured:
         """A state that a pass has left."""
@@ -123,9 +124,9 @@ class KerasStep(Step):
             known = [*model.non_trainable_variables, *model.metrics_variables]
             require_no_write(model, scope.written)
             self.others = [v for v in scope.written if all(v is not k for k in known)]
-            self.log_names = list(logs)
+            self.logs_like = keras.tree.map_structure(lambda _: 0, logs)
             new = [scope.get_current_value(v) for v in (*known, *self.others)]
-        return loss, [*new, *map(tf.convert_to_tensor, logs.values())]
+        return loss, [*new, *map(tf.convert_to_tensor, keras.tree.flatten(logs))]
 
     def _loss(self, batch: KerasBatch, shift: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
         """Compile's loss, regularisers and add_loss included, and the outputs; to be called in a scope."""
@@ -138,6 +139,11 @@ class KerasStep(Step):
         """In which the model's variables have given values, and none is written."""
         model = self._model
         variables = [*model.trainable_variables, *model.non_trainable_variables, *model.metrics_variables]
+        if len(variables) != len(weights) + len(state):
+            raise UserError(
+                f"model: expected all weights to be there before training, received {model.name!r}, which made some in "
+                "its first step; call it once on a batch with training=True before awp_tf.perturbed."
+            )
         return Scope(list(zip(variables, [*weights, *state], strict=True)))
 
     def _call(self, x: Any) -> Any:

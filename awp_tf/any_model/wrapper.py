@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from awp_tf.infra.errors import UserError
+
 
 class Wrapper(keras.Model):
     """All but training is that of network: outputs, evaluation, metrics, layers, and what is saved.
@@ -44,6 +46,16 @@ class Wrapper(keras.Model):
     def get_layer(self, *args: Any, **kwargs: Any) -> keras.layers.Layer:
         """That of network."""
         return self.network.get_layer(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else is public about network: inputs, output, what a subclass adds."""
+        if name.startswith("_") or name == "network":
+            raise AttributeError(name)
+        return getattr(self.network, name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Raises UserError: there is nothing of ours to save."""
+        raise UserError("expected the network to be saved, received what trains it; save or clone model.network.")
 
     def __reduce__(self) -> Any:
         """Pickles network, so that a History can be pickled, too."""

@@ -45,7 +45,10 @@ class Reports(keras.Model):
         return super().compute_loss(x, y, y_pred, sample_weight) * (2.0 if training else 1.0)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return {**super().compute_metrics(x, y, y_pred, sample_weight), "largest": keras.ops.max(y_pred)}
+        return {
+            **super().compute_metrics(x, y, y_pred, sample_weight),
+            "more": {"largest": keras.ops.max(y_pred), "pi": 3.0},
+        }
 
 
 def reports():
@@ -101,4 +104,41 @@ def test_a_train_step_of_one_object_is_refused_too():
     network = keras_models.dense()
     network.train_step = lambda data: {}
     with pytest.raises(UserError, match="expected Keras' own train_step"):
+        awp_tf.perturbed(network, AWP())
+
+
+class Late(keras.Model):
+    """Makes a weight when it is first trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.extra = keras.layers.Dense(3), keras.layers.Dense(3)
+
+    def call(self, x, training=False):
+        return self.out(x) + (self.extra(x) if training else 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:`build")
+def test_weights_that_are_made_in_the_first_step_are_said():
+    network = Late()
+    network(DENSE["x"])
+    model = awp_tf.perturbed(network, AWP(0.1))
+    model.compile(optimizer="sgd", **keras_models.cross_entropy())
+    with pytest.raises(UserError, match=r"call it once on a batch with training=True before awp_tf.perturbed"):
+        model.fit(**DENSE, verbose=0)
+    network = Late()
+    network(DENSE["x"], training=True)
+    model = awp_tf.perturbed(network, AWP(0.1))
+    model.compile(optimizer="sgd", **keras_models.cross_entropy())
+    model.fit(**DENSE, verbose=0)
+
+
+def test_a_fit_of_its_own_is_refused():
+    class Fits(Late):
+        def fit(self, *args, **kwargs):
+            return None
+
+    network = Fits()
+    network(DENSE["x"], training=True)
+    with pytest.raises(UserError, match="expected Keras' own fit, received that of Fits"):
         awp_tf.perturbed(network, AWP())
