@@ -225,12 +225,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def main(about: str | None, tasks: Sequence[Task], tried: Mapping[str, Method], *, seeds: int) -> None:
-    """The command of an example: flags, progress on stderr, a table for each task on stdout."""
+def main(about: str, tasks: Sequence[Task], tried: Mapping[str, Method], seeds: int, more: Sequence[str] = ()) -> None:
+    """The command of an example: flags, progress on stderr, a table for each task on stdout; more waits for --all."""
     parser = _Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=seeds, help="How many seeds (default: %(default)s).")
     parser.add_argument("--epochs", type=int, help="In place of those of each task; plain training has twice.")
+    parser.add_argument("--all", action="store_true", help=f"Also what takes longer: {'; '.join(more) or 'nothing'}.")
     flags = parser.parse_args()
+    tasks = [task for task in tasks if flags.all or task.title not in more]
+    tried = {name: method for name, method in tried.items() if flags.all or name not in more}
     if flags.seeds < 2 or (flags.epochs is not None and flags.epochs < 1):
         parser.error("expected --seeds of at least 2, for an interval, and --epochs of at least 1")
     tf.config.experimental.enable_op_determinism()

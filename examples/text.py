@@ -1,6 +1,6 @@
 """Text: is training at perturbed weights worth it for a small transformer?
 
-    python examples/text.py [--seeds=3] [--epochs=8]
+    python examples/text.py [--seeds=3] [--epochs=8] [--all]
 
 Which of five packages does a sentence of a docstring come from? The text is that of the installed numpy, scipy,
 scikit-learn, keras and Python's standard library; their own names are struck out. Prints a table: test accuracy of
@@ -131,4 +131,4 @@ def methods() -> dict[str, compare.Method]:
 
 
 if __name__ == "__main__":
-    compare.main(__doc__, [TASK], methods(), seeds=3)
+    compare.main(__doc__, [TASK], methods(), seeds=3, more=["random", "FGSM, embeddings"])

@@ -31,7 +31,7 @@ def start(example, *flags):
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_prints_a_table_with_all_methods(example):
-    done = start(example, "--seeds=2", "--epochs=1")
+    done = start(example, "--seeds=2", "--epochs=1", "--all")
     assert done.returncode == 0, done.stderr[-2000:]
     for name in EXAMPLES[example]:
         assert f"\n| {name} " in done.stdout or f"{name}, " in done.stdout or f"{name} (" in done.stdout
