@@ -49,8 +49,10 @@ class Step:
         alternations: int = 1,
         seed: int = 0,
         jit: bool = False,
+        m_sharpness: bool = False,
     ) -> None:
         """See RobustTrainer; jit says whether XLA compiles attack and gradients."""
+        self._ascent_mean = replicas.own if m_sharpness else replicas.mean
         self._perturbation, self._weight_decay = perturbation, weight_decay
         self._alternations, self._seed = alternations, seed
         self._craft = compiled(self._craft_pure, jit)
@@ -76,7 +78,7 @@ class Step:
                 _, gradients, new = self._ascent(at, states[begin], now, x_adv, seed)
                 states.append(new)
                 dense = [tf.convert_to_tensor(g) for g in gradients]  # those of embeddings may be sparse
-                return _unscaled(replicas.mean(dense), now.scale)
+                return _unscaled(self._ascent_mean(dense), now.scale)
 
             worst = perturbation(now.weights, ascent, same_everywhere, start)
             # The pass is made in either case: replicas cannot meet inside a tf.cond.

@@ -65,6 +65,7 @@ class RobustTrainer(keras.Model):
         weight_decay: float = 0.0,
         alternations: int = 1,
         accumulation: int = 1,
+        m_sharpness: bool = False,
         averaging: Callable[[keras.Model], Averaging] = Latest,
         steps_per_epoch: int = 1,
         seed: int = 0,
@@ -83,6 +84,8 @@ class RobustTrainer(keras.Model):
             alternations: How often attack and perturbation take turns (A in the paper).
             accumulation: Into how many parts a replica's share is cut, which pass through the network one after the
                 other (awp_tf.micro_batches): for a batch that does not fit into memory.
+            m_sharpness: Each replica takes the worst weights of its own share of the batch, as SAM does (Foret et al.,
+                ICLR 2021, section 4.1), in place of those of the whole batch (AWP): a reduction of gradients less.
             averaging: Latest, EMA or SWA; called with network.
             steps_per_epoch: The epoch of schedules inside method, attack and perturbation.
             seed: What all noise depends on.
@@ -125,6 +128,7 @@ class RobustTrainer(keras.Model):
             alternations=alternations,
             seed=seed,
             jit=jit,
+            m_sharpness=m_sharpness,
         )
         self._clean_accuracy = keras.metrics.Mean("clean_accuracy")
         self._robust_accuracy = keras.metrics.Mean("robust_accuracy")
@@ -169,7 +173,8 @@ class RobustTrainer(keras.Model):
         loss, gradients, new_state = self._step.descent(now, points, states, x_adv)
         self._write(now, gradients, new_state)
         sizes = relative_norms([v.path for v in variables], now.weights, points)
-        return {"loss": replicas.mean([loss])[0], **sizes, **measured}
+        means = replicas.mean([loss, *sizes.values()])
+        return {**dict(zip(("loss", *sizes), means, strict=True)), **measured}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""

@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from awp_tf.infra.errors import UserError, first_line
 from awp_tf.infra.signals import Interrupted
+from awp_tf.infra.workers import WorkerLost
 
+_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, it may be started again
 _MAKE_ROOM = "Make room, or choose another folder; the same command goes on from what is there."
 
 
@@ -35,6 +37,9 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
                 f"\n{first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
             )
             sys.exit(128 + stop.signum)
+        except WorkerLost as lost:
+            print(f"\n{first_line(lost)}; started again, all workers go on from the last checkpoint.", file=sys.stderr)
+            _leave(_AGAIN)
         except KeyboardInterrupt:
             print("\nstopped by SIGINT; the same command goes on from the last checkpoint.", file=sys.stderr)
             sys.exit(130)
@@ -43,6 +48,13 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
     _describe(sys.modules[command.__module__])
     with _usage_errors_exit_with_2():
         absl.app.run(run, flags_parser=absl.flags.FLAGS)
+
+
+def _leave(code: int) -> None:
+    """Without TensorFlow's farewell to workers that are gone: it waits for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _describe(module: types.ModuleType) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -12,7 +12,12 @@ from awp_tf.noise import ALGORITHM, Seed
 
 
 class Augment(Protocol):
-    """Changes a batch of images [B, H, W, C] at random, keeping shape and type."""
+    """Changes a batch of images [B, H, W, C] at random, keeping shape and type.
+
+    One with an attribute `by_row = True` promises that what it does to an image depends on that image, the seed and the
+    image's place in the global batch (seed.first and its row) alone: then each machine reads and changes its own rows
+    only. Otherwise every machine makes the whole batch, and takes its rows.
+    """
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """The changed images."""
@@ -22,6 +27,8 @@ class Augment(Protocol):
 @dataclasses.dataclass(frozen=True)
 class NoAugment:
     """Images as they are."""
+
+    by_row: ClassVar[bool] = True
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """Returns images."""
@@ -38,6 +45,7 @@ class PadCropFlip:
         flip: Whether to mirror.
     """
 
+    by_row: ClassVar[bool] = True
     pad: int = 4
     mode: str = "reflect"
     flip: bool = True
@@ -71,6 +79,7 @@ class PadCropFlip:
 class Rotate:
     """Turns each image about its centre by U(-degrees, degrees): nearest pixel, black outside."""
 
+    by_row: ClassVar[bool] = True
     degrees: float = 15.0
 
     def __post_init__(self) -> None:
@@ -79,7 +88,9 @@ class Rotate:
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """See Augment."""
-        turn = tf.random.stateless_uniform([tf.shape(images)[0]], seed.key, -1.0, 1.0, alg=ALGORITHM)
+        before = seed.first  # rows of the global batch
+        every = [before + tf.shape(images)[0]]
+        turn = tf.random.stateless_uniform(every, seed.key, -1.0, 1.0, alg=ALGORITHM)[before:]
         angle = turn * (self.degrees * math.pi / 180)
         cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
         x, y = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
@@ -97,6 +108,7 @@ class Cutout:
         size: Pixels of a side.
     """
 
+    by_row: ClassVar[bool] = True
     size: int = 16
 
     def __post_init__(self) -> None:
@@ -119,6 +131,11 @@ class Chain:
     """One augmentation after the other, each with noise of its own."""
 
     parts: Sequence[Augment] = ()
+
+    @property
+    def by_row(self) -> bool:
+        """Whether all parts are."""
+        return all(getattr(part, "by_row", False) for part in self.parts)
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """See Augment."""
@@ -160,5 +177,7 @@ def warp(images: tf.Tensor, matrix: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Tensor:
-    """Whole numbers 0..below-1, int32."""
-    return tf.random.stateless_uniform(shape, seed.key, 0, below, dtype=tf.int32, alg=ALGORITHM)
+    """Whole numbers 0..below-1, int32: the rows of the global batch from seed.first on."""
+    rows, *others = shape
+    every = [seed.first + rows, *others]  # what comes first does not depend on how many follow
+    return tf.random.stateless_uniform(every, seed.key, 0, below, dtype=tf.int32, alg=ALGORITHM)[seed.first :]

@@ -91,23 +91,61 @@ class Batches:
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1: (images [B, H, W, C], labels [B], or [B, K] where a mix changes them)."""
-        read = self._reader()
+        make = self._maker()
+        steps = tf.data.Dataset.range(start, stop)
+        whole = steps.map(lambda step: make(step, self._places(step)), num_parallel_calls=2, deterministic=True)
+        return whole.prefetch(2)
 
-        def batch(step: tf.Tensor) -> Rows:
-            return self._prepare(*read(step), step)
+    def shares(self, start: int, stop: int, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """What the replicas of one of several machines see of the same batches: step by step, one share after another.
+
+        Args:
+            start: The first step.
+            stop: The one after the last.
+            worker: Which of the machines, each of which has as many of the replicas.
+            workers: How many there are.
+        """
+        make, local = self._maker(), self.replicas // workers
+
+        def own(step: tf.Tensor) -> Rows:
+            places = self._places(step)
+            size = tf.size(places) // workers
+            mine = slice(worker * size, (worker + 1) * size)
+            if self._by_row:  # nothing of the others' rows is read
+                rows = make(step, places[mine])
+            else:
+                images, labels = make(step, places)
+                rows = images[mine], labels[mine]
+            return tf.nest.map_structure(lambda t: tf.reshape(t, [local, -1, *t.shape[1:]]), rows)
 
         steps = tf.data.Dataset.range(start, stop)
-        return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return steps.map(own, num_parallel_calls=2, deterministic=True).unbatch().prefetch(2 * local)
 
-    def _reader(self) -> Callable[[tf.Tensor], Rows]:
-        """Reads the images of a step, as they are, and their labels."""
+    def _maker(self) -> Callable[[tf.Tensor, tf.Tensor], Rows]:
+        """Makes the rows at some places of the batch of a step: all of them, or (where _by_row) one machine's."""
+        read = self._reader()
+        return lambda step, places: self._prepare(*read(step, places), step, places[0])
+
+    def _reader(self) -> Callable[[tf.Tensor, tf.Tensor], Rows]:
+        """Reads the images at some places of the batch of a step, as they are stored, and their labels."""
         rows = rows_of(self.split)
-        return lambda step: rows(self._indices(step))
+        return lambda step, places: rows(tf.gather(self._indices(step), places))
 
-    def _prepare(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Rows:
-        """Images as they are stored and their labels, augmented and mixed for step."""
-        pixels = to_pixels(self.augment(images, make_seed(self.seed, DATA, step)), self.dtype)
-        return self.mix(pixels, labels, self.classes, make_seed(self.seed, MIX, step))
+    def _prepare(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, first: tf.Tensor | int = 0) -> Rows:
+        """Images as they are stored and their labels, augmented and mixed for step; the first's place in the batch."""
+        seeds = (make_seed(self.seed, purpose, step)._replace(first=first) for purpose in (DATA, MIX))
+        pixels = to_pixels(self.augment(images, next(seeds)), self.dtype)
+        return self.mix(pixels, labels, self.classes, next(seeds))
+
+    @property
+    def _by_row(self) -> bool:
+        """Whether an image's augmentation does not depend on the others of its batch."""
+        return all(getattr(part, "by_row", False) for part in (self.augment, self.mix))
+
+    def _places(self, step: tf.Tensor) -> tf.Tensor:
+        """0..B-1: the last batch of an epoch is smaller."""
+        first = step % self.steps_per_epoch * self.batch_size
+        return tf.range(tf.cast(tf.minimum(self.images_per_epoch - first, self.batch_size), tf.int32))
 
     def _indices(self, step: tf.Tensor) -> tf.Tensor:
         """Which images step uses: its share of a fresh permutation of all images."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from awp_tf.data.batches import Batches, Rows, rows_in_place
+from awp_tf.data.batches import Batches, Rows, rows_in_place, rows_of
 from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, share
 from awp_tf.noise import ALGORITHM, EXTRA, make_seed
@@ -70,11 +70,12 @@ class MixedBatches(Batches):
     def _extra_size(self) -> int:
         return round(self.ratio * self.batch_size)
 
-    def _reader(self) -> Callable[[tf.Tensor], Rows]:
+    def _reader(self) -> Callable[[tf.Tensor, tf.Tensor], Rows]:
         """See Batches; the rows of both kinds are shuffled."""
-        labelled, extra = super()._reader(), rows_in_place(self.extra)
+        labelled, extra = rows_of(self.split), rows_in_place(self.extra)
+        count = self.batch_size - self._extra_size
 
-        def read(step: tf.Tensor) -> Rows:
+        def read(step: tf.Tensor, places: tf.Tensor) -> Rows:
             seed = make_seed(self.seed, EXTRA, step)
             draw = tf.random.stateless_uniform(
                 [self._extra_size], seed.fold(0).key, 0, len(self.extra), dtype=tf.int64, alg=ALGORITHM
@@ -82,8 +83,13 @@ class MixedBatches(Batches):
             order = tf.random.experimental.index_shuffle(
                 tf.range(self.batch_size), seed.fold(1).key, self.batch_size - 1
             )
-            images, labels = (tf.concat(pair, axis=0) for pair in zip(labelled(step), extra(draw), strict=True))
-            return tf.gather(images, order), tf.gather(labels, order)
+            chosen = tf.gather(order, places)
+            kind = tf.cast(chosen >= count, tf.int32)
+            first, second = tf.dynamic_partition(chosen, kind, 2)
+            rows = labelled(tf.gather(self._indices(step), first)), extra(tf.gather(draw, second - count))
+            where = tf.dynamic_partition(tf.range(tf.size(places)), kind, 2)
+            images, labels = (tf.dynamic_stitch(where, [*pair]) for pair in zip(*rows, strict=True))
+            return tf.ensure_shape(images, [None, *self.split.images.shape[1:]]), labels
 
         return read
 

@@ -7,7 +7,7 @@ images, and draws alpha at random.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -20,7 +20,7 @@ Mixed = tuple[tf.Tensor, tf.Tensor]  # images and labels
 
 
 class Mix(Protocol):
-    """Changes a batch and its labels at random."""
+    """Changes a batch and its labels at random; one with `by_row = True` never lets images meet (see Augment)."""
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, classes: int, seed: Seed) -> Mixed:
         """The changed batch.
@@ -40,6 +40,8 @@ class Mix(Protocol):
 @dataclasses.dataclass(frozen=True)
 class NoMix:
     """Images and labels as they are."""
+
+    by_row: ClassVar[bool] = True
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, classes: int, seed: Seed) -> Mixed:
         """Returns images and labels."""
@@ -62,6 +64,7 @@ class SmoothLabels:
         amount: In [0, 1).
     """
 
+    by_row: ClassVar[bool] = True
     amount: float = 0.1
 
     def __post_init__(self) -> None:
@@ -132,6 +135,11 @@ class MixChain:
     """One mix after the other, each with noise of its own, for instance MixUp, then SmoothLabels."""
 
     parts: Sequence[Mix] = ()
+
+    @property
+    def by_row(self) -> bool:
+        """Whether all parts are."""
+        return all(getattr(part, "by_row", False) for part in self.parts)
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, classes: int, seed: Seed) -> Mixed:
         """See Mix."""

@@ -7,6 +7,7 @@ pixels of Pillow.
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -29,6 +30,7 @@ class RandAugment:
         magnitude: How strong, 0 to 30.
     """
 
+    by_row: ClassVar[bool] = True
     operations: int = 2
     magnitude: int = 9
 

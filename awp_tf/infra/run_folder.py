@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -19,6 +20,7 @@ Parts = Mapping[str, str]
 
 HEADS = "heads.json"  # of a run of tasks that have classes of their own: which logits are whose
 _CONFIG, _DATA, _PARTS = "config.gin", "data.json", "parts.json"
+_LATE_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,16 @@ class RunFolder(ResultFolder):
             else:
                 self._write_first_files(hparams, data)
             yield
+
+    def require_seen(self) -> None:
+        """Raises UserError where another machine began the folder and it is not seen here, even a bit later."""
+        deadline = time.monotonic() + _LATE_SECONDS
+        while not (self.path / _CONFIG).exists():
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.path}: expected the chief's folder here, too; put it on a disk that all workers see."
+                )
+            time.sleep(0.2)
 
     def clear(self) -> None:
         """Keeps everything: checkpoints tell how training went."""

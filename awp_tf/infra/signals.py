@@ -40,6 +40,11 @@ class Interrupt:
         for signum, handler in self._old.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
+    @property
+    def signum(self) -> int:
+        """The signal that came; 0 while there was none."""
+        return self._signum
+
     def check(self) -> None:
         """Raises Interrupted if a signal came."""
         if self._signum:

@@ -1,5 +1,6 @@
 """What a finished run says of itself: accuracy on test images, and the robust generalisation gap."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,8 @@ from awp_tf.evaluation.accuracy import Evaluator, Measurement, robust_gap
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, table
 from awp_tf.infra.run_folder import FinalTest
-from awp_tf.infra.signals import Interrupt
+from awp_tf.infra.signals import Interrupt, Interrupted
+from awp_tf.infra.workers import Workers
 
 STATE = "testing.json"
 _BATCHES = 10  # between two states
@@ -21,7 +23,15 @@ _BATCHES = 10  # between two states
 Counts = dict[str, dict[str, int]]
 
 
-def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Split, *, dtype: str) -> FinalTest:
+def measure(
+    path: pathlib.Path,
+    measurement: Measurement,
+    train: Split,
+    test: Split,
+    *,
+    dtype: str,
+    workers: Workers = Workers(),
+) -> FinalTest:
     """Accuracies of best.keras and last.keras in path, read back from the files; goes on where it was stopped.
 
     Args:
@@ -30,6 +40,7 @@ def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Sp
         train: Training images, measured as they are, not augmented.
         test: Test images.
         dtype: Of the pixels.
+        workers: The processes that share the images.
 
     Returns:
         For "best" and "last": test_clean, test_robust, train_robust, robust_gap; in 0..1.
@@ -39,7 +50,7 @@ def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Sp
     """
     splits = {"test": measurement.subset(test), "train": measurement.subset(train)}
     state = path / STATE
-    counts: Counts = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    counts: Counts = json.loads(workers.gather(state.read_text(encoding="utf-8") if state.exists() else "{}")[0])
     done = sum(count["images"] for count in counts.values())
     console = Console("testing", 2 * sum(map(len, splits.values())), done)
     if done:
@@ -47,35 +58,55 @@ def measure(path: pathlib.Path, measurement: Measurement, train: Split, test: Sp
     with Interrupt() as interrupt:
 
         def on_batch(images: int) -> None:
-            console.advance(images)
-            interrupt.check()
+            console.advance(images * workers.count)
+            workers.stop(interrupt.signum)
 
         for name in ("best", "last"):
             evaluator = Evaluator(keras.models.load_model(path / f"{name}.keras"), measurement.attacks)
             for part, split in splits.items():
-                for _ in _count(counts, f"{name}/{part}", evaluator, split, measurement.batch_size, dtype, on_batch):
-                    write_text(state, json.dumps(counts))
+                shares = functools.partial(_share, evaluator, split, measurement.batch_size, dtype, on_batch, workers)
+                for _ in _count(counts.setdefault(f"{name}/{part}", _nothing()), len(split), shares):
+                    _pause(state, counts, workers, interrupt)
     console.close()
-    state.unlink(missing_ok=True)
+    if workers.is_chief:
+        state.unlink(missing_ok=True)
     return {name: _accuracies(counts[f"{name}/test"], counts[f"{name}/train"]) for name in ("best", "last")}
 
 
-def _count(
-    counts: Counts,
-    key: str,
+def _nothing() -> dict[str, int]:
+    return {"images": 0, "clean": 0, "robust": 0}
+
+
+def _pause(state: pathlib.Path, counts: Counts, workers: Workers, interrupt: Interrupt) -> None:
+    """The chief keeps the state; all end here if a signal came to one of them."""
+    if workers.is_chief:
+        write_text(state, json.dumps(counts))
+    (stopped,) = workers.meet(interrupt.signum)
+    if stopped:
+        raise Interrupted(stopped)
+
+
+def _count(found: dict[str, int], images: int, share: Callable[[int], dict[str, int]]) -> Iterator[None]:
+    """Adds up a few batches at a time; each pause is a state to go on from."""
+    while found["images"] < images:
+        for name, count in share(found["images"]).items():
+            found[name] += count
+        yield
+
+
+def _share(
     evaluator: Evaluator,
     split: Split,
     batch_size: int,
     dtype: str,
     on_batch: Callable[[int], None],
-) -> Iterator[None]:
-    """Adds up a few batches at a time under key; each pause is a state to go on from."""
-    found = counts.setdefault(key, {"images": 0, "clean": 0, "robust": 0})
-    while (first := found["images"]) < len(split):
-        batches = ordered(split.take(slice(first, first + _BATCHES * batch_size)), batch_size, dtype)
-        for name, count in evaluator.count(batches, on_batch, first).items():
-            found[name] += count
-        yield
+    workers: Workers,
+    first: int,
+) -> dict[str, int]:
+    """What all workers count in the next few batches of each."""
+    start, stop = workers.share(first, min(len(split), first + workers.count * _BATCHES * batch_size))
+    own = ordered(split.take(slice(start, stop)), batch_size, dtype)
+    return workers.total(evaluator.count(own, on_batch, start))
 
 
 def _accuracies(test: Mapping[str, int], train: Mapping[str, int]) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """Runs training steps under a tf.distribute strategy: epochs, validation, logs, exact resume."""
 
-import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,16 +10,15 @@ import tensorflow as tf
 
 from awp_tf.data.batches import Batches
 from awp_tf.examples import plainly
-from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
 from awp_tf.infra.errors import UserError
-from awp_tf.infra.files import write_text
-from awp_tf.infra.progress import Console, Pace, duration
-from awp_tf.infra.run_folder import epoch_file
+from awp_tf.infra.progress import Console, Pace
 from awp_tf.infra.signals import Interrupt, Interrupted
-from awp_tf.infra.tensorboard import Board, not_fatal
+from awp_tf.infra.tensorboard import Board
+from awp_tf.infra.workers import Workers
 from awp_tf.trainer import RobustTrainer
 from awp_tf.training.collapse import collapse
-from awp_tf.training.state import TrainingState
+from awp_tf.training.records import NoRecords, Records
+from awp_tf.training.state import TrainingState, epoch_line
 
 # Fetching logs waits for the device, so it is done for this many steps at a time.
 _STEPS_PER_FETCH = 20
@@ -49,6 +47,7 @@ class Loop:
         keep_every: int | None = None,
         checkpoint_minutes: float | None = None,
         after_epoch: Callable[[Board, int], None] = lambda board, step: None,
+        workers: Workers = Workers(),
     ) -> None:
         """Prepares a run; call it inside the scope of the strategy that created trainer.
 
@@ -65,23 +64,17 @@ class Loop:
             keep_every: Also keep the network of every so many epochs, in epochs/.
             checkpoint_minutes: Also save the state in the middle of epochs that take longer.
             after_epoch: Adds to TensorBoard after each epoch.
+            workers: The processes that train together.
         """
         self._trainer, self._batches, self._validate = trainer, batches, validate
         self._epochs, self._folder, self._patience = epochs, folder, patience
         self._best_by, self._validate_every, self._keep_every = best_by, validate_every, keep_every
-        self._after_epoch = after_epoch
+        self._after_epoch, self._workers = after_epoch, workers
         self._strategy = tf.distribute.get_strategy()
         self._pending: list[dict[str, tf.Tensor]] = []
         self.progress = TrainingState()
-        self._checkpoints = Checkpoints(
-            folder / "checkpoints",
-            self.progress,
-            minutes=checkpoint_minutes,
-            network=trainer.network,
-            averaged=trainer.averaged_network,
-            optimizer=trainer.optimizer,
-            **noise_states(trainer.network),
-        )
+        records = Records if workers.is_chief else NoRecords
+        self._records = records(folder, trainer, self.progress, checkpoint_minutes)
 
     def run(self) -> None:
         """Trains; returns when all epochs are over or early stopping says so.
@@ -90,9 +83,11 @@ class Loop:
             Interrupted: SIGINT or SIGTERM came; the state has been saved.
             UserError: The loss became NaN or infinite; the last good checkpoint is kept.
         """
-        resumed = self._checkpoints.restore()
-        # What a killed process wrote after its last checkpoint is about to be measured again.
-        self._board = Board(self._folder / "tensorboard", steps=self.progress.step)
+        with self._workers.together():
+            resumed = self._records.restore()
+            self._require_same_epochs()
+        self._workers.require_same("checkpoint", f"step {self.progress.step}")
+        self._records.begin()
         done = self._batches.images_before(self.progress.step)
         self._console = Console("training", self._images(self._epochs), done)
         self._all, self._training = (Pace(self._images(self._epochs), done) for _ in range(2))
@@ -116,30 +111,51 @@ class Loop:
         while self.progress.epoch < self._epochs and not self.progress.stopped:
             while self.progress.step < (self.progress.epoch + 1) * per_epoch:
                 self._note(train_step(next(stream)))
-                interrupt.check()
-                if self._checkpoints.due:
-                    self._save()
+                self._decide(self._workers.agree(interrupt.signum, self._records.due))
             self._fetch()
             self._training.pause()
             self._trainer.averaged.refresh(self._trained_on(interrupt), self.progress.epoch + 1)
             self._finish_epoch(self._measure(interrupt))
             self._training.resume()
+            self._decide(self._workers.meet(interrupt.signum, False))
+
+    def _decide(self, agreed: Sequence[int]) -> None:
+        """(Signal, whether a checkpoint is due): all workers do the same at the same step."""
+        signum, due = agreed
+        if signum:
+            raise Interrupted(signum)
+        if due:
+            self._save()
 
     def _distributed_data(self) -> Any:
-        data = self._batches.dataset(self.progress.step, self._epochs * self._batches.steps_per_epoch)
-        return self._strategy.experimental_distribute_dataset(data)
+        start, stop = self.progress.step, self._epochs * self._batches.steps_per_epoch
+
+        def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return self._batches.shares(start, stop, context.input_pipeline_id, context.num_input_pipelines)
+
+        return self._strategy.distribute_datasets_from_function(own)
 
     def _trained_on(self, interrupt: Interrupt) -> Iterator[Sequence[tf.Tensor]]:
         """The batches of the epoch that is over, once more; nothing is read before the first is asked for."""
         step = self.progress.step
         for batch in self._batches.dataset(step - self._batches.steps_per_epoch, step):
-            interrupt.check()
+            self._workers.stop(interrupt.signum)
             yield batch
 
     def _save(self) -> None:
         """The state as it is, the logs of all steps so far included."""
         self._fetch()
-        self._checkpoints.save()
+        self._records.save()
+
+    def _require_same_epochs(self) -> None:
+        """A last batch that other replicas cannot share as evenly makes other epochs."""
+        progress, per_epoch = self.progress, self._batches.steps_per_epoch
+        before = int(progress.history[-1]["step"]) // progress.epoch if progress.history else per_epoch
+        if before != per_epoch:
+            raise UserError(
+                f"{self._folder}: expected epochs of {before} steps, as before, received {per_epoch}; train on as many "
+                "devices as then."
+            )
 
     def _note(self, logs: dict[str, tf.Tensor]) -> None:
         self._pending.append(logs)
@@ -170,8 +186,7 @@ class Loop:
         rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
         means = {name: float(np.mean([values[name] for values in logs])) for name in logs[0]}
         means["train/loss"] = means.pop("loss")
-        with not_fatal("TensorBoard's curves of these steps"):
-            self._board.scalars(self.progress.step, {**means, "learning_rate": rate, "speed/images_per_second": speed})
+        self._records.scalars({**means, "learning_rate": rate, "speed/images_per_second": speed})
 
     def _refuse_non_finite(self, step: int, loss: float) -> None:
         if not np.isfinite(loss):
@@ -183,9 +198,8 @@ class Loop:
     def _measure(self, interrupt: Interrupt) -> dict[str, float]:
         """Accuracies of the network as it stands, where they are due."""
         epoch = self.progress.epoch + 1
-        if epoch % self._validate_every and epoch != self._epochs:
-            return {}
-        return self._validate(lambda images: interrupt.check())
+        due = epoch % self._validate_every == 0 or epoch == self._epochs
+        return {} if not due else self._validate(lambda images: self._workers.stop(interrupt.signum))
 
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Logs, keeps the best network, saves the state."""
@@ -196,22 +210,19 @@ class Loop:
         better = measured and self._is_best(values)
         if better:
             progress.best_epoch = epoch
-            save_network(self._trainer.averaged.network, self._folder / "best.keras")
+            self._records.keep("best")
         if self._patience is not None and measured:
             progress.stopped = epoch - progress.best_epoch >= self._patience
         if epoch == self._epochs or progress.stopped:
-            save_network(self._trainer.averaged.network, self._folder / "last.keras")
+            self._records.keep("last")
         if self._keep_every is not None and epoch % self._keep_every == 0:
-            kept = epoch_file(self._folder, epoch)
-            kept.parent.mkdir(exist_ok=True)
-            save_network(self._trainer.averaged.network, kept)
+            self._records.keep_epoch(epoch)
         progress.history.append({"epoch": epoch, "step": progress.step, **values})
-        write_text(self._folder / "history.json", json.dumps(progress.history, indent=1) + "\n")
-        self._checkpoints.save()
-        with not_fatal("TensorBoard's curves and images of this epoch"):
-            self._board.scalars(progress.step, values)
-            if measured:
-                self._after_epoch(self._board, progress.step)
+        self._records.history()
+        self._records.save()
+        self._records.scalars(values)
+        if measured:
+            self._records.show("images", self._after_epoch)
         self._print_epoch(values, better)
         if warning:
             self._console.line(warning)
@@ -231,16 +242,3 @@ class Loop:
 
     def _images(self, epochs: int) -> int:
         return epochs * self._batches.images_per_epoch
-
-
-def epoch_line(epoch: int, epochs: int, values: Mapping[str, float], *, remaining: float, best: bool) -> str:
-    """One epoch in one line; accuracies, where they were measured, are clean / robust."""
-    measured = "".join(
-        f"{part} {100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f} %  "
-        for part in ("train", "validation")
-        if f"{part}/clean" in values
-    )
-    return (
-        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  {measured}"
-        f"{values['speed/images_per_second']:.0f} images/s  {duration(remaining)} left{'  best' if best else ''}"
-    )

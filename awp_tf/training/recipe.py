@@ -47,6 +47,8 @@ class Recipe:
         alternations: How often attack and perturbation take turns.
         accumulation: Into how many parts a device's share of a batch is cut, so that one at a time is held in memory
             (awp_tf.micro_batches); the step stays that of the whole batch.
+        m_sharpness: On several devices, each takes the worst weights of its own share of a batch, not of the whole
+            batch: see RobustTrainer.
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
             images (awp_tf.free).
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
@@ -67,6 +69,7 @@ class Recipe:
     weight_decay: float = 5e-4
     alternations: int = 1
     accumulation: int = 1
+    m_sharpness: bool = False
     replays: int = 1
     averaging: Callable[[keras.Model], Averaging] = Latest
     xla: bool | str = "auto"
@@ -131,6 +134,7 @@ class Recipe:
             weight_decay=self.weight_decay,
             alternations=self.alternations,
             accumulation=self.accumulation,
+            m_sharpness=self.m_sharpness,
             averaging=self.averaging,
             steps_per_epoch=updates,
             seed=seed,

@@ -1,8 +1,10 @@
 """Where a run of training stands."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from awp_tf.infra.checkpoints import Progress
+from awp_tf.infra.progress import duration
 
 
 @dataclasses.dataclass
@@ -26,3 +28,16 @@ class TrainingState(Progress):
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+def epoch_line(epoch: int, epochs: int, values: Mapping[str, float], *, remaining: float, best: bool) -> str:
+    """One epoch in one line; accuracies, where they were measured, are clean / robust."""
+    measured = "".join(
+        f"{part} {100 * values[f'{part}/clean']:.1f}/{100 * values[f'{part}/robust']:.1f} %  "
+        for part in ("train", "validation")
+        if f"{part}/clean" in values
+    )
+    return (
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {values['train/loss']:.4f}  {measured}"
+        f"{values['speed/images_per_second']:.0f} images/s  {duration(remaining)} left{'  best' if best else ''}"
+    )

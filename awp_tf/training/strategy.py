@@ -1,10 +1,63 @@
-"""Which devices are used, and how they share a batch."""
+"""Which devices of which machines are used, and how they share a batch."""
 
 import contextlib
+import os
 
 import tensorflow as tf
 
-from awp_tf.infra.errors import UserError, at_least
+from awp_tf.infra import cluster as clusters
+from awp_tf.infra import doorbell
+from awp_tf.infra.errors import UserError, at_least, first_line, one_of, positive
+from awp_tf.infra.workers import SeveralWorkers, Workers
+
+_COLLECTIVES = {
+    name: tf.distribute.experimental.CommunicationImplementation[name.upper()] for name in ("auto", "ring", "nccl")
+}
+
+
+def join(
+    devices: int | None, kind: str | None, task: str, *, collectives: str = "auto", wait_seconds: float = 60.0
+) -> tuple[tf.distribute.Strategy, Workers]:
+    """The devices that share every batch, and the processes that work together.
+
+    Args:
+        devices: See make_strategy; of each machine.
+        kind: Which machines: see awp_tf.infra.cluster.find; or "tpu", those of a TPU (never tried).
+        task: What is about to be done, which all workers have to agree in.
+        collectives: Of several machines, "auto", "ring" or "nccl" (GPUs).
+        wait_seconds: How long to wait for the other machines.
+
+    Raises:
+        UserError: There are not so many devices, the scheduler says nothing that makes sense, or other workers are
+            absent or about to do something else.
+    """
+    one_of("collectives", collectives, _COLLECTIVES)
+    positive("wait_seconds", wait_seconds)
+    if kind == "tpu":
+        return _tpu(), Workers()
+    cluster = clusters.find(kind)
+    if cluster.alone:
+        return make_strategy(devices), Workers()
+    count = _local_devices(devices)
+    gpus = count if tf.config.list_physical_devices("GPU") else 0
+    if count > 1 and not gpus:
+        raise UserError(f"devices: expected 1 on machines without GPUs that work together, received {count}.")
+    doorbell.ring(cluster, task, wait_seconds)
+    options = tf.distribute.experimental.CommunicationOptions(implementation=_COLLECTIVES[collectives])
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster.resolver(gpus), options)
+    return strategy, SeveralWorkers(strategy, cluster.index, len(cluster.workers))
+
+
+def _tpu() -> tf.distribute.Strategy:
+    """The TPU of this machine, or the one that TPU_NAME says."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        said = first_line(error)
+        raise UserError(f"cluster: expected a TPU (TPU_NAME) for 'tpu', received none ({said}).") from error
 
 
 def make_strategy(devices: int | None) -> tf.distribute.Strategy:
@@ -17,6 +70,18 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
     Raises:
         UserError: There are not so many.
     """
+    count = _local_devices(devices)
+    if count == 1:
+        return tf.distribute.get_strategy()
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(count)], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def _local_devices(devices: int | None) -> int:
+    """How many devices of this machine are used; they are prepared."""
     gpus = tf.config.list_physical_devices("GPU")
     count = max(1, len(gpus)) if devices is None else devices
     at_least("devices", count, 1)
@@ -24,14 +89,9 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
         if count > len(gpus):
             raise UserError(f"devices: expected at most the {len(gpus)} GPUs of this machine, received {count}.")
         use_gpus(count)
-    if count == 1:
-        return tf.distribute.get_strategy()
-    if gpus:
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-    _slice_cpu(count)
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(count)], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+    elif count > 1:
+        _slice_cpu(count)
+    return count
 
 
 def use_gpus(count: int) -> None:

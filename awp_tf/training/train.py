@@ -1,18 +1,21 @@
 """The root functions that a gin file configures; the only place where all parts meet."""
 
+import contextlib
 import dataclasses
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.data import Batches, Data, Source, Split
+from awp_tf.data import Batches, Data, Source, Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
 from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import at_least, positive, whole_seed
-from awp_tf.infra.run_folder import FinalTest, RunFolder
+from awp_tf.infra.run_folder import DataIdentity, FinalTest, RunFolder
 from awp_tf.infra.tensorboard import Board
+from awp_tf.infra.workers import Workers, plainly_lost, silent
 from awp_tf.perturbations import Identity
 from awp_tf.schedules import at_epoch
 from awp_tf.threats import Attacker, Threat, require_one_ball
@@ -20,7 +23,7 @@ from awp_tf.trainer import RobustTrainer
 from awp_tf.training import final_test
 from awp_tf.training.loop import Loop
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.strategy import make_strategy
+from awp_tf.training.strategy import join
 
 
 def train(
@@ -39,6 +42,9 @@ def train(
     keep_every: int | None = None,
     checkpoint_minutes: float | None = 30.0,
     devices: int | None = None,
+    cluster: str | None = None,
+    collectives: str = "auto",
+    wait_seconds: float = 60.0,
     one_ball: bool = True,
     later: Mapping[str, Attacker] | None = None,
 ) -> FinalTest:
@@ -59,7 +65,11 @@ def train(
         keep_every: Keep the network of every so many epochs, for instance to draw landscapes through training.
         checkpoint_minutes: Save the state not only after every epoch, but whenever so many minutes are over; None does
             not. A run goes on from there bit for bit.
-        devices: How many local devices share a batch; None is all GPUs, or one CPU.
+        devices: How many devices of this machine share a batch; None is all GPUs, or one CPU.
+        cluster: Which machines train together: None are those of TF_CONFIG, where that is set; "slurm", "kubernetes",
+            "tpu"; "alone" is this one. All of them see workdir; the first, the chief, alone writes there and prints.
+        collectives: How several machines add up their gradients: "auto", "ring" or "nccl" (GPUs).
+        wait_seconds: How long to wait for the other machines as the run begins.
         one_ball: Refuse a run whose parts attack in different balls.
         later: What other commands will attack this run with, by name: their balls are compared, too.
 
@@ -68,7 +78,7 @@ def train(
 
     Raises:
         UserError: A setting, the data, or the folder is unfit; nothing has been written.
-        Interrupted: A signal came; the same call goes on from there.
+        Interrupted: A signal came, to any of the machines; the same call goes on from there.
     """
     counts = {"epochs": epochs, "validate_every": validate_every, "patience": patience, "keep_every": keep_every}
     for name, count in counts.items():
@@ -77,44 +87,69 @@ def train(
     if checkpoint_minutes is not None:
         positive("checkpoint_minutes", checkpoint_minutes)
     whole_seed("seed", seed)
-    strategy = make_strategy(devices)  # before TensorFlow does anything
+    task = "\n".join([config, *(f"{module} {digest}" for module, digest in (parts or {}).items())])
+    # Before TensorFlow does anything.
+    strategy, workers = join(devices, cluster, task, collectives=collectives, wait_seconds=wait_seconds)
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
     folder = RunFolder.of(pathlib.Path(workdir), config, parts)
-    finished = folder.finished()
-    if finished is not None:
-        said = final_test.text(finished, folder.path, test.attack, recipe.best_by)
-        print(f"{workdir} holds a finished run; nothing to do.\n{said}")
-        return finished
-    source, train_split, validation_split = data.load()
-    batches = data.batches(source, train_split, seed, strategy.num_replicas_in_sync, recipe.dtype)
-    with strategy.scope():
-        trainer = recipe.trainer(
-            source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
-        )
-        require_readable(trainer.averaged.network)
-        monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype)
-        with folder.begin(_hparams(recipe, data, epochs, seed, source), {**source.identity, **batches.identity}):
-            print(_heading(source, batches, validation_split, trainer, folder.path, epochs), flush=True)
-            loop = Loop(
-                trainer,
-                batches,
-                monitor.measure,
-                epochs=epochs,
-                folder=folder.path,
-                best_by=recipe.best_by,
-                validate_every=validate_every,
-                patience=patience,
-                keep_every=keep_every,
-                checkpoint_minutes=checkpoint_minutes,
-                after_epoch=monitor.show,
+    with silent(not workers.is_chief):
+        with workers.together():
+            finished = folder.finished()
+            if finished is None:
+                source, train_split, validation_split = data.load()
+                batches = data.batches(source, train_split, seed, strategy.num_replicas_in_sync, recipe.dtype)
+        if finished is not None:
+            said = final_test.text(finished, folder.path, test.attack, recipe.best_by)
+            print(f"{workdir} holds a finished run; nothing to do.\n{said}")
+            return finished
+        identity = {**source.identity, **batches.identity}
+        workers.require_same("data", json.dumps(identity, indent=1))
+        with strategy.scope(), plainly_lost(workers):
+            trainer = recipe.trainer(
+                source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
             )
-            loop.run()
-            result = final_test.measure(folder.path, test, train_split, source.test, dtype=recipe.dtype)
-            folder.finish(result)
-    print(final_test.text(result, folder.path, test.attack, recipe.best_by))
+            require_readable(trainer.averaged.network)
+            monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype, workers)
+            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), identity):
+                print(_heading(source, batches, validation_split, trainer, folder.path, epochs), flush=True)
+                loop = Loop(
+                    trainer,
+                    batches,
+                    monitor.measure,
+                    epochs=epochs,
+                    folder=folder.path,
+                    best_by=recipe.best_by,
+                    validate_every=validate_every,
+                    patience=patience,
+                    keep_every=keep_every,
+                    checkpoint_minutes=checkpoint_minutes,
+                    after_epoch=monitor.show,
+                    workers=workers,
+                )
+                loop.run()
+                result = final_test.measure(
+                    folder.path, test, train_split, source.test, dtype=recipe.dtype, workers=workers
+                )
+                if workers.is_chief:
+                    folder.finish(result)
+        print(final_test.text(result, folder.path, test.attack, recipe.best_by))
     return result
+
+
+@contextlib.contextmanager
+def _claimed(
+    folder: RunFolder, workers: Workers, hparams: Mapping[str, str | int | float], identity: DataIdentity
+) -> Iterator[None]:
+    """The chief holds the folder; the others see it."""
+    with contextlib.ExitStack() as held:
+        with workers.together():
+            if workers.is_chief:
+                held.enter_context(folder.begin(hparams, identity))
+        with workers.together():
+            folder.require_seen()
+        yield
 
 
 def _final_ball(threat: Threat | None, epochs: int) -> Threat | None:
@@ -135,18 +170,32 @@ class _Monitor:
     """Measures the network that would be saved now, on training and validation images."""
 
     def __init__(
-        self, trainer: RobustTrainer, measurement: Measurement, train: Split, validation: Split, dtype: str
+        self,
+        trainer: RobustTrainer,
+        measurement: Measurement,
+        train: Split,
+        validation: Split,
+        dtype: str,
+        workers: Workers,
     ) -> None:
         self._network = trainer.averaged.network
-        self._attack = measurement.attack
+        self._attack, self._workers = measurement.attack, workers
         self._evaluator = Evaluator(self._network, measurement.attacks)
-        self._parts = {"train": measurement.batches(train, dtype), "validation": measurement.batches(validation, dtype)}
-        self._shown = next(iter(self._parts["validation"].unbatch().batch(8)))
+        self._parts: dict[str, tuple[int, tf.data.Dataset]] = {}
+        for part, split in {"train": train, "validation": validation}.items():
+            images = measurement.subset(split)
+            first, stop = workers.share(0, len(images))
+            self._parts[part] = first, ordered(images.take(slice(first, stop)), measurement.batch_size, dtype)
+        self._shown = next(iter(ordered(measurement.subset(validation).take(slice(8)), 8, dtype)))
 
     def measure(self, on_batch: Callable[[int], None]) -> dict[str, float]:
-        """Accuracies such as "validation/robust"."""
-        measured = {part: self._evaluator(batches, on_batch) for part, batches in self._parts.items()}
-        return {f"{part}/{name}": value for part, values in measured.items() for name, value in values.items()}
+        """Accuracies such as "validation/robust"; each worker looks at its share of the images."""
+        measured = {}
+        for part, (first, batches) in self._parts.items():
+            counts = self._workers.total(self._evaluator.count(batches, on_batch, first))
+            total = counts.pop("images")
+            measured.update({f"{part}/{name}": count / total for name, count in counts.items()})
+        return measured
 
     def show(self, board: Board, step: int) -> None:
         """A few validation images and what the attack makes of them."""

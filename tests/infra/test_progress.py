@@ -1,6 +1,6 @@
 from awp_tf.infra import progress
 from awp_tf.infra.progress import Console, Heartbeat, Pace, duration, table
-from awp_tf.training.loop import epoch_line
+from awp_tf.training.state import epoch_line
 
 
 def test_epoch_line_reads_as_a_sentence():

@@ -57,14 +57,14 @@ def test_time_is_counted_from_the_last_save_by_a_clock_that_never_goes_back(tmp_
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "time", lambda: -now[0])
-    checkpoints = make_loop(tmp_path, checkpoint_minutes=2)[0]._checkpoints
+    checkpoints = make_loop(tmp_path, checkpoint_minutes=2)[0]._records
     now[0] = 119.0
     assert not checkpoints.due
     now[0] = 120.0
     assert checkpoints.due
     checkpoints.save()
     assert not checkpoints.due
-    assert not make_loop(tmp_path)[0]._checkpoints.due
+    assert not make_loop(tmp_path)[0]._records.due
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, "5"])
