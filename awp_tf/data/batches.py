@@ -116,7 +116,7 @@ class Batches:
             else:
                 images, labels = make(step, places)
                 rows = images[mine], labels[mine]
-            return tf.nest.map_structure(lambda t: tf.reshape(t, [local, -1, *t.shape[1:]]), rows)
+            return tf.nest.map_structure(lambda t: _cut(t, local), rows)
 
         steps = tf.data.Dataset.range(start, stop)
         return steps.map(own, num_parallel_calls=2, deterministic=True).unbatch().prefetch(2 * local)
@@ -154,6 +154,12 @@ class Batches:
         places = tf.range(first, tf.minimum(first + self.batch_size, self.images_per_epoch))
         seed = tf.stack([tf.cast(self.seed, tf.int64), epoch])
         return tf.random.experimental.index_shuffle(places, seed, len(self.split) - 1)
+
+
+def _cut(rows: tf.Tensor, parts: int) -> tf.Tensor:
+    """[B, ...] as [parts, B / parts, ...]."""
+    shape = tf.shape(rows)
+    return tf.reshape(rows, tf.concat([[parts, shape[0] // parts], shape[1:]], axis=0))
 
 
 def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Dataset:

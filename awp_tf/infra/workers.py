@@ -154,7 +154,8 @@ def plainly_lost(workers: Workers) -> Iterator[None]:
     except tf.errors.OpError as error:
         if workers.count == 1 or not re.search(r"Collective ops|peer|connect|GRPC|task:\d|[Hh]eartbeat", str(error)):
             raise
-        raise WorkerLost(f"another worker is gone ({first_line(error)})") from error
+        said = re.sub(r"^\{\{.*?\}\}\s*", "", first_line(error))  # which node of the graph
+        raise WorkerLost(f"another worker is gone ({said})") from error
 
 
 @contextlib.contextmanager

@@ -113,7 +113,9 @@ def train(
             require_readable(trainer.averaged.network)
             monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype, workers)
             with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), identity):
-                print(_heading(source, batches, validation_split, trainer, folder.path, epochs), flush=True)
+                print(
+                    _heading(source, batches, validation_split, trainer, folder.path, epochs, workers.count), flush=True
+                )
                 loop = Loop(
                     trainer,
                     batches,
@@ -215,17 +217,24 @@ def _names(source: Source) -> str:
 
 
 def _heading(
-    source: Source, batches: Batches, validation: Split, trainer: RobustTrainer, path: pathlib.Path, epochs: int
+    source: Source,
+    batches: Batches,
+    validation: Split,
+    trainer: RobustTrainer,
+    path: pathlib.Path,
+    epochs: int,
+    workers: int,
 ) -> str:
     idle = trainer.perturbation != Identity() and not _perturbs(trainer, epochs)
     warning = f"\nwarning: {trainer.perturbation} never sets in: the run ends before it begins." if idle else ""
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    machines = f" of {workers} machines" if workers > 1 else ""
     return (
         f"{source.name}: {len(batches.split):,} images to train on, {len(validation):,} to validate, "
         f"{len(source.test):,} to test, {source.classes} classes{_names(source)}{batches.remark}\n"
         f"{trainer.network.name}: {parameters:,} parameters, on "
-        f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}\n"
+        f"{tf.distribute.get_strategy().num_replicas_in_sync} {kind}{machines}\n"
         f"{trainer.method}, {trainer.attack}, {trainer.perturbation}\n"
         f"watch it with: tensorboard --logdir {path.parent}{warning}"
     )

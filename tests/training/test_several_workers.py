@@ -1,0 +1,200 @@
+"""pipelines.train on several processes of this machine, which talk by the loopback device, as on several machines."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same_weights
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+SETTINGS = (
+    "EPOCHS=1",  # of 20 steps
+    "BATCH_SIZE=16",
+    "Data.limit=320",
+    "AUGMENT=@PadCropFlip()",
+    "PadCropFlip.pad=1",
+    "Recipe.precision='float64'",
+    "training/PGD.steps=2",
+    "validation/Measurement.examples=40",
+    "test/Measurement.examples=50",
+    "EPOCHS=1",
+)
+
+
+def command(folder, *settings, leaf="gin/trades_awp.gin"):
+    files = [f"--gin_file={name}" for name in (leaf, "gin/digits.gin")]
+    return ["-m", "pipelines.train", *files, *(f"--gin_bindings={s}" for s in settings), f"--workdir={folder}"]
+
+
+def start(workers, *arguments, **settings):
+    """On several workers, by tools.launch_local; one needs none."""
+    launch = ["-m", "tools.launch_local", f"--workers={workers}", *arguments] if workers > 1 else []
+    process = [sys.executable, *launch, *(["--"] if launch else []), *settings.pop("python")]
+    return subprocess.Popen(
+        process, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **{"cwd": ROOT, **settings}
+    )
+
+
+def end(process, code=0):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == code, out
+    return out
+
+
+def train(folder, *settings, workers=1, launch=(), code=0):
+    return end(start(workers, *launch, python=command(folder, *settings)), code)
+
+
+def network(folder, name="last"):
+    return keras.models.load_model(folder / f"{name}.keras")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(folder, *SETTINGS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("workers", "settings"),
+    [
+        (1, ("train.devices=2",)),
+        (1, ("train.devices=4", "Recipe.accumulation=4")),
+        (2, ()),
+        (2, ("Recipe.accumulation=4", "train.collectives='ring'")),
+    ],
+    ids=repr,
+)
+def test_twenty_steps_of_trades_awp_are_the_same_however_they_are_shared(workers, settings, alone, tmp_path):
+    said = train(tmp_path / "run", *SETTINGS, *settings, workers=workers)
+    assert ("on 2 CPU of 2 machines" in said) == (workers == 2)
+    for name in ("best", "last"):
+        assert_same_weights(network(alone, name), network(tmp_path / "run", name), atol=1e-10)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (alone, tmp_path / "run")]
+    assert results[0] == results[1]
+
+
+def when_seen(process, text):
+    """Reads what is printed up to a line with text."""
+    read = []
+    for line in process.stdout:
+        read.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(read))
+
+
+def pids(folder):
+    """Of the workers that train in folder, the chief first."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
+        if (
+            b"pipelines.train" in words
+            and f"--workdir={folder}".encode() in words
+            and b"tools.launch_local" not in words
+        ):
+            config = dict(line.split(b"=", 1) for line in (entry / "environ").read_bytes().split(b"\0") if b"=" in line)
+            found.append((json.loads(config[b"TF_CONFIG"])["task"]["index"], int(entry.name)))
+    return [pid for _, pid in sorted(found)]
+
+
+LONGER = (*SETTINGS, "EPOCHS=6", "train.checkpoint_minutes=0.02")
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("longer") / "run"
+    train(folder, *LONGER)
+    return folder
+
+
+def test_a_signal_to_any_worker_stops_all_at_one_step_and_another_number_of_workers_goes_on(longer, tmp_path):
+    folder = tmp_path / "run"
+    process = start(2, python=command(folder, *LONGER))
+    when_seen(process, "epoch 2/6")
+    os.kill(pids(folder)[1], signal.SIGTERM)
+    said = end(process, 143)
+    assert said.count("stopped by SIGTERM; the state is saved") == 2
+    assert not (folder / "result.json").exists()
+    said = train(folder, *LONGER)  # alone
+    assert "going on from epoch" in said
+    assert_same_weights(network(longer), network(folder), atol=1e-10)
+    assert json.loads((longer / "result.json").read_text()) == json.loads((folder / "result.json").read_text())
+
+
+def test_a_worker_that_is_killed_and_all_started_again_change_nothing(longer, tmp_path):
+    folder = tmp_path / "run"
+    process = start(2, "--restarts=1", python=command(folder, *LONGER))
+    when_seen(process, "epoch 2/6")
+    os.kill(pids(folder)[1], signal.SIGKILL)
+    said = end(process)
+    assert "another worker is gone" in said
+    assert "all begin again" in said
+    assert_same_weights(network(longer), network(folder), atol=1e-10)
+
+
+def test_the_chief_alone_writes_and_prints(tmp_path):
+    said = train(tmp_path / "run", *SETTINGS, workers=2)
+    assert not [line for line in said.splitlines() if line.startswith("[1]")]
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) <= 3  # two of the chief's, one of its hparams
+
+
+def test_synchronized_statistics_are_those_of_the_whole_batch_on_two_workers(tmp_path):
+    settings = (*SETTINGS, "NETWORK=@preact_resnet18", "preact_resnet18.width=2", "preact_resnet18.synchronized=True")
+    settings = (*settings, "Data.limit=64", "Recipe.xla=False")
+    train(tmp_path / "one", *settings)
+    train(tmp_path / "two", *settings, workers=2)
+    assert_same_weights(network(tmp_path / "one"), network(tmp_path / "two"), atol=1e-9)
+
+
+def refused(workers):
+    """The last line of each worker, of which index: (arguments, cwd) are given; each ends with 2, within seconds."""
+    from tools.launch_local import free_ports
+
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index, (arguments, cwd) in workers.items():
+        place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(place), "PYTHONPATH": str(ROOT)}
+        processes.append(start(1, python=arguments, env=environment, cwd=cwd))
+    said = [process.communicate(timeout=90)[0].strip().splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [2] * len(processes), said
+    return said
+
+
+def test_other_configurations_or_absence_or_an_odd_batch_are_one_line_on_every_worker(tmp_path):
+    def those(*settings):
+        return command(tmp_path / "run", *SETTINGS, *settings), ROOT
+
+    line, same = refused({0: those(), 1: those("AWP.gamma=0.5")})
+    assert line == same
+    assert "expected the same configuration on all workers, received on worker 1: AWP.gamma = 0.5" in line
+    (line,) = refused({0: those("train.wait_seconds=2")})
+    assert "did not come within 2 s; start all workers" in line
+    for line in refused({index: those("BATCH_SIZE=15") for index in (0, 1)}):
+        assert "batch_size: expected a multiple of the 2 replicas, received 15" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_data_on_one_worker_are_refused_by_all(tmp_path):
+    settings = (*SETTINGS, "Data.source=@npz", "npz.path='data.npz'", "Data.limit=None", "Data.validation=4")
+    arguments = [word.replace("=gin/", f"={ROOT}/gin/") for word in command(tmp_path / "run", *settings)]
+    workers = {}
+    for index, count in enumerate((60, 61)):
+        x, y = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 1)).astype(np.uint8), np.arange(count) % 10
+        (tmp_path / str(index)).mkdir()
+        np.savez(tmp_path / str(index) / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        workers[index] = arguments, tmp_path / str(index)
+    for line in refused(workers):
+        assert "expected the same data on all workers, received on worker 1" in line
+    assert not (tmp_path / "run").exists()
