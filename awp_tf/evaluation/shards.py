@@ -92,9 +92,9 @@ def _attack(work: Audit, place: ResultFolder, shard: Shard) -> None:
 
 
 def _all_there(work: Audit, place: ResultFolder, shard: Shard) -> bool:
-    """Whether all shards are finished; says which are not."""
-    shards = [Shard(number, shard.count) for number in range(1, shard.count + 1)]
-    missing = [str(each.number) for each in shards if _own(work, place, each).finished() is None]
+    """Whether all shards are finished; says which are not. Those at work may be on machines of another kind."""
+    places = {str(n): _own(work, place, Shard(n, shard.count)) for n in range(1, shard.count + 1)}
+    missing = [n for n, own in places.items() if not (own.path / own.file).is_file() or own.finished() is None]
     if missing:
         print(f"shard {shard} is finished; not yet: {', '.join(missing)}. The last one writes the card.", flush=True)
     return not missing
