@@ -24,9 +24,7 @@ from awp_tf.networks.classifier import Classifier
 from awp_tf.threats import Linf
 
 THREAT = Linf(0.004)
-PROTOCOL = Protocol(
-    THREAT, ["pgd-5", "apgd-ce", Square(THREAT, queries=30)], splits="both", batch_size=8, check_examples=10
-)
+PROTOCOL = Protocol(THREAT, ["pgd-5", Square(THREAT, queries=30)], splits="both", batch_size=8, check_examples=10)
 FEW = Protocol(THREAT, "pgd-5", batch_size=8, check_examples=10)
 FILES = ["evaluation.npz", "adversarial_pgd-5.npy", "adversarial_train_square.npy"]
 FILES += [f"evaluation_{name}.png" for name in ("curve", "classes", "examples")]
@@ -46,6 +44,13 @@ def subject():
 def whole(subject, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "out"
     return path, audit(subject, PROTOCOL, str(path), save_adversarial=True)
+
+
+@pytest.fixture(scope="module")
+def few(subject, tmp_path_factory):
+    path = tmp_path_factory.mktemp("few") / "out"
+    audit(subject, FEW, str(path))
+    return (path / "evaluation.npz").read_bytes()
 
 
 def assert_the_same(path, card, whole):
@@ -95,20 +100,21 @@ def test_the_last_shard_writes_what_one_process_would_have_written(subject, whol
     assert "finished; nothing to do" in capsys.readouterr().out
 
 
-def test_a_merger_that_was_stopped_is_made_up_for_by_any_shard(subject, whole, tmp_path, monkeypatch):
+def test_a_merger_that_was_stopped_is_made_up_for_by_any_shard(subject, few, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise Stop
 
     for number in (1, 2):
-        shard_of(subject, tmp_path / "out", number)
+        shard_of(subject, tmp_path / "out", number, protocol=FEW)
     with monkeypatch.context() as patched:
         patched.setattr(output, "write", stop)
         with pytest.raises(Stop):
-            shard_of(subject, tmp_path / "out", 3)
-    assert_the_same(tmp_path / "out", shard_of(subject, tmp_path / "out", 2), whole)
+            shard_of(subject, tmp_path / "out", 3, protocol=FEW)
+    assert shard_of(subject, tmp_path / "out", 2, protocol=FEW)["images"] == {"test": 40}
+    assert (tmp_path / "out" / "evaluation.npz").read_bytes() == few
 
 
-def test_shards_that_finish_together_write_one_card(subject, tmp_path, monkeypatch):
+def test_shards_that_finish_together_write_one_card(subject, few, tmp_path, monkeypatch):
     meet, written = threading.Barrier(3, timeout=60), []
     attack, write = shards._attack, output.write
     monkeypatch.setattr(shards, "_attack", lambda *given: (attack(*given), meet.wait()))
@@ -117,6 +123,7 @@ def test_shards_that_finish_together_write_one_card(subject, tmp_path, monkeypat
         cards = list(pool.map(lambda number: shard_of(subject, tmp_path / "out", number, protocol=FEW), (1, 2, 3)))
     assert len(written) == 1
     assert all(json.loads(json.dumps(card)) == json.loads(json.dumps(cards[0])) for card in cards)
+    assert (tmp_path / "out" / "evaluation.npz").read_bytes() == few
     assert not (tmp_path / "out" / "state").exists()
 
 
