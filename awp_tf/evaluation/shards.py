@@ -4,6 +4,9 @@ They share a disk, and one folder on it. What a shard finds is kept in state/sha
 is put together as the state of an evaluation that stopped just before its end, and gone on with from there. So the
 card, the arrays and the pictures are those of one process, image by image, up to the rounding of batches in which
 other images stand: noise depends on the places of images among all. Times are those of all shards together.
+
+The folder is locked while the card is being written. On a disk that knows no locks, which is said, two shards that
+finish at the same moment could both write it; each file would still be there whole, and the same.
 """
 
 import pathlib
