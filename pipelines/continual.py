@@ -14,8 +14,8 @@ import absl.flags
 
 from awp_tf.continual.learn import learn
 from awp_tf.continual.settings import Continual
+from awp_tf.infra.devices import use_gpus
 from awp_tf.infra.files import local
-from awp_tf.training.strategy import use_gpus
 
 from . import _cli, _main
 

@@ -7,7 +7,14 @@
 The first evaluates best.keras of a run (last.keras where it keeps no best) on the run's data, with the run's protocol
 (--gin_file changes it); the second another of its networks. The third evaluates any network from [0, 1] images to
 logits. Results go to <workdir>/evaluation, or evaluations/<network>; --output says otherwise. The same command goes
-on with an unfinished evaluation.
+on with an unfinished evaluation. All GPUs of the machine work side by side.
+
+Several machines that share a disk can share an evaluation, too, for instance as an array of jobs:
+
+    sbatch --array=1-8 --wrap='python -m pipelines.evaluate --workdir=runs/trades_awp --shard=$SLURM_ARRAY_TASK_ID/8'
+
+Each attacks every eighth image and may be stopped and started again on its own; the last one to finish writes the
+results. They are those of one machine but for times, and for rounding in batches of other images.
 """
 
 import dataclasses
@@ -16,24 +23,24 @@ import sys
 from collections.abc import Sequence
 
 import absl.flags
-import tensorflow as tf
 
 from awp_tf import threats
 from awp_tf.attacks.autoattack import ATTACKS
 from awp_tf.data.by_name import data_set
 from awp_tf.evaluation.audit import audit
-from awp_tf.evaluation.card import results
+from awp_tf.evaluation.card import Card, results
 from awp_tf.evaluation.protocol import Protocol, Subject
-from awp_tf.infra import cpu
+from awp_tf.evaluation.shard import Shard
+from awp_tf.evaluation.shards import audit_shard
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.networks.classifier import Classifier, load
-from awp_tf.training.strategy import use_gpus
 
-from . import _cli, _flags, _main
+from . import _cli, _devices, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
+absl.flags.adopt_module_key_flags(_devices)
 _ATTACKS = absl.flags.DEFINE_string(
     "attacks",
     None,
@@ -44,17 +51,32 @@ _SPLITS = absl.flags.DEFINE_enum("splits", None, ["test", "train", "both"], "bot
 _CHECKED = absl.flags.DEFINE_integer("check_examples", None, "On how many images masked gradients are looked for.")
 _TRANSFER = absl.flags.DEFINE_string("transfer_from", None, "The network on which the attack transfer crafts.")
 _SAVE = absl.flags.DEFINE_bool("save_adversarial", False, "Keep the adversarial images as .npy files.")
+_SHARD = absl.flags.DEFINE_string(
+    "shard",
+    None,
+    "3/8: the third of eight machines, which share a disk and the same command but for this flag; each attacks every "
+    "eighth image, and the last one to finish writes the results. SLURM: --array=1-8, --shard=$SLURM_ARRAY_TASK_ID/8.",
+)
 _STRICT = absl.flags.DEFINE_bool("strict", False, "Exit with code 1 where a check fails.")
 
 
 def run(argv: Sequence[str]) -> None:
     """Reads the network and the data, evaluates, prints the table."""
-    use_gpus(1)
-    cpu.prepare()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
+    shard = Shard.parse(_SHARD.value or "1/1")
+    devices = _devices.prepare()
     subject, protocol, output = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     print(subject.summary, flush=True)
-    card = audit(subject, protocol, output, save_adversarial=_SAVE.value)
+    settings = {"save_adversarial": _SAVE.value, "devices": devices}
+    if shard == Shard():
+        _report(audit(subject, protocol, output, **settings), output)
+    else:
+        card = audit_shard(subject, protocol, output, shard, **settings)
+        if card is not None:
+            _report(card, output)
+
+
+def _report(card: Card, output: str) -> None:
+    """Prints the table, and what is not to be believed."""
     failed = [check for check in card["checks"] if not check["passed"]]
     print(f"\n{results(card)}\n")
     for name, attack in card["attacks"].items():

@@ -24,11 +24,11 @@ from awp_tf.export.export import export, read_card
 from awp_tf.export.heads import read_heads
 from awp_tf.export.onnx import export_onnx
 from awp_tf.export.settings import Export, Servable
+from awp_tf.infra.devices import use_gpus
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.infra.run_folder import HEADS
 from awp_tf.networks.classifier import load
-from awp_tf.training.strategy import use_gpus
 
 from . import _cli, _flags, _main
 

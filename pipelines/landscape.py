@@ -7,7 +7,7 @@
 The first shows several runs in one figure; the second one run through its training (trained with
 train.keep_every=10, for instance); the third any network. Several are joined by commas. The same command
 goes on with an unfinished drawing. --gin_file and --gin_bindings change what a run's own configuration
-says: Landscape.attack=@test/PGD().
+says: Landscape.attack=@test/PGD(). All GPUs of the machine work side by side.
 """
 
 import dataclasses
@@ -15,23 +15,21 @@ import pathlib
 from collections.abc import Sequence
 
 import absl.flags
-import tensorflow as tf
 
 from awp_tf import threats
 from awp_tf.attacks import PGD
 from awp_tf.data.by_name import data_set
-from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.landscape.draw import View, draw
 from awp_tf.landscape.settings import Landscape
 from awp_tf.networks.classifier import load
-from awp_tf.training.strategy import use_gpus
 
-from . import _cli, _flags, _main
+from . import _cli, _devices, _flags, _main
 
 absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
+absl.flags.adopt_module_key_flags(_devices)
 _ALPHAS = absl.flags.DEFINE_string("alphas", None, "from:to:points, for instance -1:1:21; 0 must be among them.")
 _DIRECTIONS = absl.flags.DEFINE_integer("directions", None, "How many random directions.")
 _PLANE = absl.flags.DEFINE_string("plane", None, "Also a plane through two directions: -1:1:11 for 11 x 11 points.")
@@ -42,12 +40,10 @@ _SPLIT = absl.flags.DEFINE_enum("split", None, ["train", "test"], "On which imag
 
 def run(argv: Sequence[str]) -> None:
     """Reads networks and data, draws, prints the table."""
-    use_gpus(1)
-    cpu.prepare()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU would round to 10 bits
+    devices = _devices.prepare()
     runs, names = _several(_flags.WORKDIR.value), _several(_flags.NETWORK.value)
     views, settings, config = _of_runs(runs, names or ["last"]) if runs else _of_networks(names)
-    draw(views, settings, _flags.output(_default_output(runs, names, views)), config=config)
+    draw(views, settings, _flags.output(_default_output(runs, names, views)), config=config, devices=devices)
 
 
 def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], Landscape, str]:

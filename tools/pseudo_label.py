@@ -25,6 +25,7 @@ from awp_tf.data.batches import to_pixels
 from awp_tf.data.extra import PROVENANCE
 from awp_tf.data.unlabelled import unlabelled
 from awp_tf.infra import npz, provenance
+from awp_tf.infra.devices import use_gpus
 from awp_tf.infra.errors import UserError, at_least, fraction
 from awp_tf.infra.files import local, read_arrays, write_arrays
 from awp_tf.infra.progress import Heartbeat, Pace, duration
@@ -32,7 +33,6 @@ from awp_tf.infra.result_folder import ResultFolder
 from awp_tf.infra.run_folder import read_run, trained_on
 from awp_tf.infra.signals import Interrupt
 from awp_tf.networks.classifier import Classifier, load
-from awp_tf.training.strategy import use_gpus
 from pipelines import _cli, _flags, _main
 
 for _name in ("workdir", "network", "data", "output", "batch_size", "import"):

@@ -11,12 +11,13 @@ from awp_tf.attacks import Attack, untargeted
 from awp_tf.box import require_pixels
 from awp_tf.data.batches import ordered, spread
 from awp_tf.data.splits import Split
-from awp_tf.functional import predictor
+from awp_tf.functional import bind, predictor, read
+from awp_tf.infra.devices import devices_in_scope
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.losses import correct, misclassified
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
 from awp_tf.threats import Threat, require_fixed
-from awp_tf.types import Labelled
+from awp_tf.types import Labelled, Weights
 
 Rows = tuple[int, list[tf.Tensor]]
 
@@ -66,7 +67,8 @@ class Evaluator:
 
     The network is in evaluation mode and is not changed. Only images that it classifies correctly are attacked:
     the others are not robust, whatever an attack makes of them. An image's noise depends on seed and the place
-    of the image alone, so two calls give the same numbers, in batches of any size.
+    of the image alone, so two calls give the same numbers, in batches of any size. Made in the scope of a
+    tf.distribute strategy, it attacks a batch on each of its devices side by side; the numbers are those of one.
     """
 
     def __init__(self, network: keras.Model, attacks: Mapping[str, Attack], *, seed: int = 0) -> None:
@@ -86,9 +88,11 @@ class Evaluator:
         self._attacks = dict(attacks)
         self._key = make_seed(seed, EVALUATION).key
         self._dtype = network.inputs[0].dtype
+        self._devices = devices_in_scope()
+        values = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self._values())
         images, labels = tf.TensorSpec(network.input_shape, self._dtype), tf.TensorSpec([None], tf.int32)
-        self._right = tf.function(self._correct, input_signature=[images, labels], autograph=False)
-        signature = [images, labels, tf.TensorSpec([None], tf.int64)]
+        self._right = tf.function(self._correct, input_signature=[*values, images, labels], autograph=False)
+        signature = [*values, images, labels, tf.TensorSpec([None], tf.int64)]
         self._withstood = tf.function(self._count_robust, input_signature=signature, autograph=False)
 
     def __call__(
@@ -123,29 +127,39 @@ class Evaluator:
             UserError: Images are not in [0, 1].
         """
         found = dict.fromkeys(("images", "clean", *self._attacks), 0)
+        values = self._devices.copies(self._values())
 
         def correct_images() -> Iterator[Rows]:
             for images, labels in batches:
                 x, y = require_pixels(tf.cast(images, self._dtype)), tf.cast(labels, tf.int32)
-                rightly = self._right(x, y)
+                rightly = self._right(*values[0], x, y)
                 place = first + found["images"] + tf.range(len(y), dtype=tf.int64)
                 yield len(y), [tf.boolean_mask(part, rightly) for part in (x, y, place)]
                 found["images"] += len(y)
                 on_batch(len(y))
 
-        for rows in _regroup(correct_images()):
-            found["clean"] += len(rows[0])
-            for name, count in self._withstood(*rows).items():
-                found[name] += int(count)
+        def attacked(device: int, rows: list[tf.Tensor]) -> dict[str, int]:
+            withstood = self._withstood(*values[device], *rows)
+            return {"clean": len(rows[0]), **{name: int(count) for name, count in withstood.items()}}
+
+        for counts in self._devices.map(attacked, _regroup(correct_images())):
+            for name, count in counts.items():
+                found[name] += count
         return found
 
-    def _correct(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Which images are classified correctly, [B]."""
-        return correct(predictor(self._network)(x), y)
+    def _values(self) -> list[Weights]:
+        """Weights and state as they are; of a network on several devices those of the first, which are saved, too."""
+        return [read(self._network.trainable_variables), read(self._network.non_trainable_variables)]
 
-    def _count_robust(self, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _correct(self, weights: Weights, state: Weights, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Which images are classified correctly, [B]."""
+        return correct(bind(self._network, weights, state, training=False)(x), y)
+
+    def _count_robust(
+        self, weights: Weights, state: Weights, x: tf.Tensor, y: tf.Tensor, image: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """How many of these images, all classified correctly, withstand each attack; see functional.robust."""
-        predict, seeds = predictor(self._network), ImageSeeds(self._key, image)
+        predict, seeds = bind(self._network, weights, state, training=False), ImageSeeds(self._key, image)
         objective = untargeted(predict, y)
         fooled = {
             name: misclassified(predict(attack(objective, x, seeds)), y) for name, attack in self._attacks.items()

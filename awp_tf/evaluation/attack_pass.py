@@ -1,10 +1,10 @@
-"""One attack on all images that are still robust: batches, cut in shares that threads search side by side."""
+"""One attack on all images that are still robust: a batch a device, cut in shares that threads search side by side."""
 
 import concurrent.futures
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from awp_tf.data.splits import Split
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Outcome, Runner
 from awp_tf.evaluation.state import ROBUST, AttackRun, EvaluationState
-from awp_tf.infra import cpu
+from awp_tf.infra.devices import Devices
 from awp_tf.infra.progress import Heartbeat, Pace, duration
 from awp_tf.noise import EVALUATION, make_seed
 
@@ -75,6 +75,7 @@ class AttackPass:
         clock: Under which name time is kept.
         progress: Told how far it is.
         on_progress: Called every few steps; may raise.
+        devices: Each takes a batch, the same whatever their number.
     """
 
     runner: Runner
@@ -87,6 +88,7 @@ class AttackPass:
     clock: str
     progress: AttackProgress
     on_progress: Callable[[], None]
+    devices: Devices = Devices()
 
     def run(self, run: AttackRun, turn: int) -> None:
         """One run over all images that are still robust, from state.position on.
@@ -100,7 +102,7 @@ class AttackPass:
         while self.state.position < len(pending):
             start = time.perf_counter()
             first = self.state.position
-            places = pending[first : first + self.protocol.batch_size]
+            places = pending[first : first + self.protocol.batch_size * len(self.devices)]
 
             def report(part: float, left: int, first: int = first, places: np.ndarray = places) -> None:
                 robust = int(np.sum(fooled_by == ROBUST)) - len(places) + left
@@ -118,7 +120,7 @@ class AttackPass:
         self, run: AttackRun, places: np.ndarray, report: Callable[[float, int], None]
     ) -> list[tuple[Outcome, np.ndarray]]:
         """The outcome of each share, with its places."""
-        shares = np.array_split(places, self.protocol.shares(len(places)))
+        numbers, shares = zip(*self._shares(places), strict=True)
         parts, left = [0.0] * len(shares), [len(share) for share in shares]
         # Noise depends on the attack's name, the target and the restart, not on what ran before.
         path = (EVALUATION, zlib.crc32(run.attack.encode()), run.target, run.restart)
@@ -129,10 +131,19 @@ class AttackPass:
                 parts[index], left[index] = part, still
                 report(sum(parts) / len(parts), sum(left))
 
-            return self.runner(self._examples(shares[index], run.target), key, run.restart, on_progress)
+            with self.devices.on(numbers[index]):
+                examples = self._examples(shares[index], run.target)
+                return self.runner(examples, key, run.restart, on_progress, numbers[index])
 
-        with concurrent.futures.ThreadPoolExecutor(cpu.workers()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(self.devices.workers) as pool:
             return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
+
+    def _shares(self, places: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(Device, places) of each share of each batch."""
+        for number, first in enumerate(range(0, len(places), self.protocol.batch_size)):
+            batch = places[first : first + self.protocol.batch_size]
+            for share in np.array_split(batch, self.protocol.shares(len(batch))):
+                yield number, share
 
     def _examples(self, places: np.ndarray, target: int) -> Examples:
         return Examples(

@@ -5,7 +5,7 @@ import itertools
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,9 @@ from awp_tf.data.splits import Split
 from awp_tf.evaluation.attack_pass import AttackPass, AttackProgress
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.runner import Runner
+from awp_tf.evaluation.shard import Shard
 from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, runs_of
+from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import atomic_write
 from awp_tf.losses import misclassified
@@ -34,6 +36,8 @@ class Assessment:
         protocol: The ball, the seed and the batch size.
         folder: Where state and adversarial images are kept.
         on_progress: Called every few steps; may raise, and the state is kept.
+        devices: Where attacks are carried out.
+        shard: Which of the images are attacked here; the others are as if they were classified wrongly.
     """
 
     classifier: Classifier
@@ -42,6 +46,8 @@ class Assessment:
     protocol: Protocol
     folder: pathlib.Path
     on_progress: Callable[[], None] = lambda: None
+    devices: Devices = Devices()
+    shard: Shard = Shard()
 
     def __post_init__(self) -> None:
         """Makes the folder and prepares the forward pass."""
@@ -56,14 +62,30 @@ class Assessment:
         Raises:
             UserError: The saved state cannot be read, or the network's logits are not finite.
         """
-        state = EvaluationState.load(self._state) or self._new_state()
+        state = EvaluationState.load(self.state_file) or self._new_state()
         self._clean_pass(state)
         for index, (name, cascade) in enumerate(self.cascades.items()):
             if index == state.cascade:
                 self._attack(name, cascade, state)
                 state.cascade, state.run, state.position = index + 1, 0, 0
-                state.save(self._state)
+                state.save(self.state_file)
         return state
+
+    def take_over(self, shards: Sequence["Assessment"]) -> None:
+        """Puts together what shards, all finished, have found; run() then has nothing left to do."""
+        total = self._new_state()
+        for shard in shards:
+            state, own = EvaluationState.load(shard.state_file), shard.shard.places(len(self.split))
+            if state is None:
+                raise UserError(f"{shard.folder}: expected a finished shard; delete its folder, and start it anew.")
+            total.take_over(state, own)
+            for fooled_by, name in zip(state.fooled_by, self.cascades, strict=True):
+                images, found = self._open_images(name), shard.adversarial(name)
+                for places in self._in_batches(np.flatnonzero(fooled_by > ROBUST)):
+                    images[places] = found[places]
+                images.flush()
+        total.clean, total.cascade = len(self.split), len(self.cascades)
+        total.save(self.state_file)
 
     def adversarial(self, name: str) -> np.ndarray:
         """The images that a cascade found, [N, H, W, C] on disk; those of robust images are not set."""
@@ -88,10 +110,13 @@ class Assessment:
         return self._logits(tf.constant(images)).numpy().argmax(1)
 
     def batches(self) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-        """(Places, images in [0, 1]) of the whole split."""
-        for first in range(0, len(self.split), self.protocol.batch_size):
-            places = np.arange(first, min(first + self.protocol.batch_size, len(self.split)))
+        """(Places, images in [0, 1]) of the whole shard."""
+        for places in self._in_batches(self.shard.places(len(self.split))):
             yield places, self.pixels(places)
+
+    def _in_batches(self, places: np.ndarray) -> Iterator[np.ndarray]:
+        for first in range(0, len(places), self.protocol.batch_size):
+            yield places[first : first + self.protocol.batch_size]
 
     def _new_state(self) -> EvaluationState:
         """Nothing is known of any image yet."""
@@ -112,7 +137,7 @@ class Assessment:
             state.fooled_by[:, places] = np.where(misclassified(logits, self.split.labels[places]), CLEAN_ERROR, ROBUST)
             state.clean = int(places[-1]) + 1
             state.add_seconds("clean", time.perf_counter() - start)
-            state.save(self._state)
+            state.save(self.state_file)
             self.on_progress()
 
     def _attack(self, name: str, cascade: Cascade, state: EvaluationState) -> None:
@@ -121,7 +146,7 @@ class Assessment:
 
         def save() -> None:
             images.flush()  # before the state that counts on it
-            state.save(self._state)
+            state.save(self.state_file)
 
         for attack, group in itertools.groupby(enumerate(runs_of(cascade)), key=lambda pair: pair[1].attack):
             numbered = list(group)
@@ -131,12 +156,12 @@ class Assessment:
             progress = AttackProgress(
                 name if name == attack else f"{name}: {attack}",
                 images=int(np.sum(state.fooled_by[state.cascade] == ROBUST)),
-                total=len(self.split),
+                total=len(self.shard.places(len(self.split))),
                 runs=len(numbered),
                 done=self._done(state, [number for number, _ in numbered]),
             )
             now = AttackPass(
-                runner=Runner(self.classifier.predict, search, self.classifier.shape, self.classifier.dtype),
+                runner=Runner(self.classifier, search, self.devices),
                 split=self.split,
                 protocol=self.protocol,
                 dtype=self.classifier.dtype,
@@ -146,6 +171,7 @@ class Assessment:
                 clock=f"{name}/{attack}",
                 progress=progress,
                 on_progress=self.on_progress,
+                devices=self.devices,
             )
             for number, run in numbered:
                 if number >= state.run:
@@ -153,7 +179,7 @@ class Assessment:
                     now.run(run, number - numbered[0][0])
                     state.run, state.position = number + 1, 0
             self._verify(name, state, [number for number, _ in numbered])
-            state.save(self._state)
+            state.save(self.state_file)
             progress.end(int(np.sum(state.fooled_by[state.cascade] == ROBUST)))
 
     def _done(self, state: EvaluationState, runs: list[int]) -> float:
@@ -165,8 +191,7 @@ class Assessment:
         """Reads back what runs claim: what is not in the ball, in the box and misclassified anew does not count."""
         images, fooled_by = self.adversarial(name), state.fooled_by[state.cascade]
         claimed = np.flatnonzero(np.isin(fooled_by, runs))
-        for first in range(0, len(claimed), self.protocol.batch_size):
-            places = claimed[first : first + self.protocol.batch_size]
+        for places in self._in_batches(claimed):
             x, adversarial = self.pixels(places), tf.constant(images[places], self.classifier.dtype)
             size = self.protocol.threat.norm(adversarial - x).numpy()
             # One unit in the last place of a pixel, and of an L2 sum.
@@ -187,5 +212,6 @@ class Assessment:
         return self.folder / f"adversarial-{name}.npy"
 
     @property
-    def _state(self) -> pathlib.Path:
+    def state_file(self) -> pathlib.Path:
+        """Which run fooled which image."""
         return self.folder / "state.npz"

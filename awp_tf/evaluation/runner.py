@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks.search import Examples, Search, State, advance
+from awp_tf.infra.devices import Devices
+from awp_tf.networks.classifier import Classifier
 from awp_tf.noise import ImageSeeds
-from awp_tf.types import Predict
+from awp_tf.types import Weights
 
 _FIRST_STOP = 5  # steps before the first look at who is fooled; later looks come a quarter further each
 
@@ -26,23 +28,24 @@ class Outcome(NamedTuple):
 
 
 class Runner:
-    """One search on one classifier, traced once whatever the batch; threads may share it.
+    """One search on one classifier, traced once whatever the batch and the device; threads may share it.
 
     Every few steps the fooled images leave and the others close ranks. Batches have one of a few sizes,
     rows that are too many repeat an image, and each image's noise is its own: who else is in the batch
     changes nothing but rounding.
     """
 
-    def __init__(self, predict: Predict, search: Search, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, classifier: Classifier, search: Search, devices: Devices = Devices()) -> None:
         """Nothing is traced before the first call.
 
         Args:
-            predict: The classifier in evaluation mode.
+            classifier: What is attacked.
             search: What is carried out.
-            shape: Of an image.
-            dtype: Of its pixels.
+            devices: Where; each gets a copy of the classifier's weights.
         """
         self._search = search
+        self._weights = devices.copies(list(classifier.weights))
+        shape, dtype = classifier.shape, classifier.dtype
         flat = [tf.TensorSpec([None], kind) for kind in (tf.int32, tf.int32, tf.int64)]
         examples = Examples(tf.TensorSpec([None, *shape], dtype), *flat)
         key, number = tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.int32)
@@ -52,13 +55,18 @@ class Runner:
             # The first axis of some tensors may have come out fixed, of others unknown.
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [None, *t.shape[1:]]), state)
 
-        def go_on(examples: Examples, state: State, key: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> State:
+        def go_on(
+            weights: Weights, examples: Examples, state: State, key: tf.Tensor, start: tf.Tensor, stop: tf.Tensor
+        ) -> State:
+            predict = classifier.bind(weights)
             return advance(search, predict, examples, state, ImageSeeds(key, examples.image), start, stop)
 
         self._begin = tf.function(begin, input_signature=[examples, key, number], autograph=False)
         made = self._begin.get_concrete_function().structured_outputs
         state = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), made)
-        self._advance = tf.function(go_on, input_signature=[examples, state, key, number, number], autograph=False)
+        weights = [tf.TensorSpec(w.shape, w.dtype) for w in classifier.weights]
+        signature = [weights, examples, state, key, number, number]
+        self._advance = tf.function(go_on, input_signature=signature, autograph=False)
 
     def __call__(
         self,
@@ -66,6 +74,7 @@ class Runner:
         key: tf.Tensor,
         restart: int,
         on_progress: Callable[[float, int], None] = lambda part, left: None,
+        device: int = 0,
     ) -> Outcome:
         """Searches until all images are fooled or all steps are done.
 
@@ -75,7 +84,9 @@ class Runner:
             restart: Which restart this is, from 0.
             on_progress: Called every few steps with the part of them that is done, in 0..1, and the number of
                 images not fooled yet; may raise.
+            device: On which of the devices this is called.
         """
+        weights = self._weights[device]
         rows = np.arange(len(examples.labels))  # which image each row of the batch is
         real = len(rows)  # rows beyond are repetitions
         examples, rows = _take(examples, rows, _pad(rows))
@@ -84,7 +95,7 @@ class Runner:
         start = 0
         while start < self._search.steps:
             stop = min(self._search.steps, start + max(_FIRST_STOP, start // 4))
-            state = self._advance(examples, state, key, tf.constant(start), tf.constant(stop))
+            state = self._advance(weights, examples, state, key, tf.constant(start), tf.constant(stop))
             start = stop
             fooled = state.fooled.numpy() & (start == self._search.steps or not self._search.randomised)
             for row in np.flatnonzero(fooled[:real]):

@@ -71,6 +71,14 @@ class EvaluationState:
         """Adds to the time kept under a name."""
         self.seconds[clock] = self.seconds.get(clock, 0.0) + seconds
 
+    def take_over(self, other: "EvaluationState", places: np.ndarray) -> None:
+        """What another state has found of the images at places."""
+        self.ranking[places] = other.ranking[places]
+        self.fooled_by[:, places] = other.fooled_by[:, places]
+        self.rejected[:, places] = other.rejected[:, places]
+        for clock, seconds in other.seconds.items():
+            self.add_seconds(clock, seconds)
+
     def pending(self) -> np.ndarray:
         """The images that the present run began with: robust now, or fooled by this very run."""
         fooled_by = self.fooled_by[self.cascade]

@@ -7,6 +7,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import filelock
@@ -68,10 +69,18 @@ class ResultFolder:
         Raises:
             UserError: It cannot be written, or another process works in it.
         """
-        with lock(self.path):
-            self.state.mkdir(exist_ok=True)
-            write_text(self.state / "fingerprint.json", json.dumps(dict(self.fingerprint)))
+        with self.alone():
+            self.claim()
             yield
+
+    def alone(self, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Makes the folder and keeps other processes out, or waits so many seconds for them; see open."""
+        return lock(self.path, wait)
+
+    def claim(self) -> None:
+        """Says whose the folder is from now on; to be called where it is locked."""
+        self.state.mkdir(exist_ok=True)
+        write_text(self.state / "fingerprint.json", json.dumps(dict(self.fingerprint)))
 
     def finish(self, content: Content) -> None:
         """Writes the result; nothing else is needed from here on."""
@@ -118,8 +127,12 @@ class ResultFolder:
 
 
 @contextlib.contextmanager
-def lock(path: pathlib.Path) -> Iterator[None]:
+def lock(path: pathlib.Path, wait: float = 0.0) -> Iterator[None]:
     """Makes a folder, unless it is there already, and keeps other processes out of it.
+
+    Args:
+        path: The folder.
+        wait: Seconds after which one that is in it is in the way.
 
     Raises:
         UserError: The folder cannot be written, or another process works in it.
@@ -132,7 +145,7 @@ def lock(path: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({error}); choose another folder.") from error
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(filelock.FileLock(file, timeout=0, fallback_to_soft=False))
+            held.enter_context(filelock.FileLock(file, timeout=wait, fallback_to_soft=False))
         except filelock.Timeout:
             raise UserError(f"{path}: another process is working in it; choose another folder.") from None
         except (OSError, NotImplementedError) as error:  # some network disks know no locks

@@ -14,7 +14,8 @@ from awp_tf.data import Split
 from awp_tf.data.batches import ordered, spread
 from awp_tf.evaluation.passes import Passes
 from awp_tf.evaluation.protocol import Subject
-from awp_tf.infra import cpu, provenance
+from awp_tf.infra import provenance
+from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_arrays, write_bytes, write_text
 from awp_tf.infra.progress import duration
@@ -70,7 +71,9 @@ class View:
         return digest(self.path), self.train.digest(), self.test.digest()
 
 
-def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str = "") -> Content:
+def draw(
+    views: Sequence[View], settings: Landscape, folder: str, *, config: str = "", devices: Devices = Devices()
+) -> Content:
     """Draws the landscapes, or goes on with an unfinished drawing.
 
     Args:
@@ -78,6 +81,7 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
         settings: How.
         folder: Where landscape.npz, .json, .md and figures go; new, empty, or of this drawing.
         config: The resolved configuration, to be kept with the arrays.
+        devices: Where; each visits points of its own, and the numbers are the same on any of them.
 
     Returns:
         What landscape.json holds.
@@ -100,8 +104,8 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
     different = {view.content: view for view in views}.values()
     sizes = [(len(own), len(other)) for own, other in (_own_and_other(view, settings) for view in different)]
     with place.open(), Interrupt() as interrupt:
-        meter = Meter(sizes, settings, interrupt.check)
-        results = _results(views, settings, place.state, meter)
+        meter = Meter(sizes, settings, interrupt.check, devices.workers)
+        results = _results(views, settings, place.state, meter, devices)
         content = {
             "text": text(results),
             "networks": summary(results),
@@ -118,23 +122,25 @@ def draw(views: Sequence[View], settings: Landscape, folder: str, *, config: str
     return content
 
 
-def _results(views: Sequence[View], settings: Landscape, state: pathlib.Path, meter: Meter) -> list[Result]:
+def _results(
+    views: Sequence[View], settings: Landscape, state: pathlib.Path, meter: Meter, devices: Devices
+) -> list[Result]:
     """One for each view; what several of them hold is surveyed once."""
     found: dict[tuple[str, ...], Result] = {}
     for number, view in enumerate(views, start=1):
         if view.content not in found:
-            found[view.content] = _result(view, settings, state / f"{number}.npz", meter)
+            found[view.content] = _result(view, settings, state / f"{number}.npz", meter, devices)
     return [
         dataclasses.replace(found[view.content], name=view.name, group=view.group, epoch=view.epoch) for view in views
     ]
 
 
-def _result(view: View, settings: Landscape, file: pathlib.Path, meter: Meter) -> Result:
+def _result(view: View, settings: Landscape, file: pathlib.Path, meter: Meter, devices: Devices) -> Result:
     network = view.network()
     dtype = network.inputs[0].dtype
     own, other = (list(ordered(split, settings.batch_size, dtype)) for split in _own_and_other(view, settings))
     passes = Passes(network, settings.attack, seed=settings.seed)
-    survey = Survey(passes, own, other, settings, file, meter.advance, cpu.workers())
+    survey = Survey(passes, own, other, settings, file, meter.advance, devices.workers, devices)
     meter.begin(passes, own[0])
     meter.skip(survey.done())
     result = Result(view.name, view.group, view.epoch, survey.run(), settings)

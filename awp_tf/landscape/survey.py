@@ -11,7 +11,7 @@ import numpy as np
 
 from awp_tf.attacks import PGD, Attack
 from awp_tf.evaluation.passes import Height, Passes, awp_direction, random_direction, shift
-from awp_tf.infra import cpu
+from awp_tf.infra.devices import Devices
 from awp_tf.infra.files import read_arrays, write_arrays
 from awp_tf.infra.progress import Heartbeat, Pace, duration
 from awp_tf.landscape.settings import Curve, Landscape
@@ -33,6 +33,7 @@ class Survey:
         file: Holds what was found so far.
         on_passes: Called with the number of passes that a batch has made, from several threads; may raise.
         workers: How many points are visited side by side.
+        devices: Where, in turn.
     """
 
     passes: Passes
@@ -42,6 +43,7 @@ class Survey:
     file: pathlib.Path
     on_passes: Callable[[int], None]
     workers: int = 1
+    devices: Devices = Devices()
 
     def run(self) -> Heights:
         """For every curve, and for "start" and "other", an array [points, 2] of loss and accuracy."""
@@ -86,15 +88,16 @@ class Survey:
             passes, on_batch = self.passes.without_attack(), self._count_pass
             batches = self.passes.craft(self.own, self._count_attack)
 
-        def visit(place: int) -> Height:
-            weights = shift(self.passes.weights, directions, curve.coefficients[place])
-            return passes.height(weights, batches, on_batch)
+        def visit(device: int, place: int) -> Height:
+            with self.devices.on(device):
+                weights = shift(self.passes.weights, directions, curve.coefficients[place])
+                return passes.height(weights, batches, on_batch)
 
         missing = np.flatnonzero(np.isnan(heights).any(axis=1))
         with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
             for first in range(0, len(missing), self.workers):
                 places = missing[first : first + self.workers]
-                heights[places] = list(pool.map(visit, places))
+                heights[places] = list(pool.map(visit, range(len(places)), places))
                 save()
 
     def _direction(self, name: str) -> Weights:
@@ -152,15 +155,22 @@ def weight_landscape(
 class Meter:
     """Counts in passes of a batch, forward and back."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], settings: Landscape, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        settings: Landscape,
+        check: Callable[[], None],
+        workers: int = 1,
+    ) -> None:
         """Prints the cost.
 
         Args:
             sizes: For every network, on how many images the loss is drawn, and how many more there are for the gap.
             settings: What is visited.
             check: Called often; may raise.
+            workers: How many points are visited side by side.
         """
-        self._check = check
+        self._check, self._workers = check, workers
         self._start = time.perf_counter()
         batches = [[-(-images // settings.batch_size) for images in pair] for pair in sizes]
         self._total = sum(cost(settings, own, other) for own, other in batches)
@@ -181,7 +191,7 @@ class Meter:
         passes.height(passes.weights, [batch])  # traces
         start = time.perf_counter()
         passes.height(passes.weights, [batch])
-        seconds = (time.perf_counter() - start) / self._at_start * self._total / cpu.workers()
+        seconds = (time.perf_counter() - start) / self._at_start * self._total / self._workers
         print(f"about {duration(seconds)} in all", flush=True)
         self._pace, self._begun = Pace(self._total), True
 

@@ -3,15 +3,16 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
-from awp_tf.functional import require_classifier, require_network
+from awp_tf.functional import read, require_classifier, require_network
 from awp_tf.infra.errors import UserError
-from awp_tf.types import Predict
+from awp_tf.types import Predict, Weights
 
 _MOST_CONSTANTS = 20_000_000  # parameters; a graph has to stay below 2 GB, and is written more than once
 
@@ -28,6 +29,9 @@ class Classifier:
         digest: Of the files it was read from, or of its weights; another network has another one.
         dtype: Of the images.
         parameters: How many numbers it holds; 0 where unknown.
+        weights: What a graph may be handed instead of reading it from variables, which lie on one device; none where
+            they are constants of the graph, or out of reach (a SavedModel's): then predict is all there is.
+        at: Weights to predict.
     """
 
     name: str
@@ -37,6 +41,12 @@ class Classifier:
     digest: str
     dtype: str = "float32"
     parameters: int = 0
+    weights: Weights = dataclasses.field(default=(), compare=False, repr=False)
+    at: Callable[[Weights], Predict] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def bind(self, weights: Weights) -> Predict:
+        """The same network, its weights read from tensors: those of `weights`, or copies on another device."""
+        return self.at(weights) if self.at and weights else self.predict
 
 
 def load(path: str) -> Classifier:
@@ -65,14 +75,23 @@ def of_keras(network: keras.Model, *, name: str = "", digest: str = "") -> Class
     """
     require_network(network, name)
     inputs, outputs = network.inputs, network.outputs
+    # A CPU's kernels keep constant weights in the order they like best: forward passes are up to a tenth faster.
+    fixed = network.count_params() <= _MOST_CONSTANTS and not tf.config.list_physical_devices("GPU")
+    values = [np.asarray(variable) for variable in network.variables] if fixed else []
+
+    def at(weights: Sequence[tf.Tensor | np.ndarray]) -> Predict:
+        return _in_full_precision(_in_evaluation_mode(network, weights), inputs[0].dtype)
+
     return Classifier(
         name=network.name,
-        predict=_in_full_precision(_in_evaluation_mode(network), inputs[0].dtype),
+        predict=at(values),
         shape=tuple(inputs[0].shape[1:]),
         classes=int(outputs[0].shape[-1]),
         digest=digest or _digest_of(network),
         dtype=_full(inputs[0].dtype),
         parameters=int(network.count_params()),
+        weights=() if fixed else read(network.variables),
+        at=at,
     )
 
 
@@ -132,22 +151,17 @@ def _saved_model(path: pathlib.Path) -> Classifier:
     )
 
 
-def _in_evaluation_mode(network: keras.Model) -> Predict:
-    """The network in evaluation mode, its weights constants of the graph where that is possible.
-
-    A CPU's kernels keep constant weights in the order they like best, which makes forward passes up to a tenth faster.
-    """
-    small = network.count_params() <= _MOST_CONSTANTS and not tf.config.list_physical_devices("GPU")
-    values = [(variable, np.asarray(variable)) for variable in network.variables] if small else []
+def _in_evaluation_mode(network: keras.Model, values: Sequence[tf.Tensor | np.ndarray]) -> Predict:
+    """The network in evaluation mode; in a graph with values for its variables, where there are any."""
 
     def predict(x: tf.Tensor) -> tf.Tensor:
-        if tf.executing_eagerly() or not values:
+        if tf.executing_eagerly() or not len(values):
             return network(x, training=False)
-        constants = [(variable, tf.constant(value)) for variable, value in values]
-        with keras.StatelessScope(state_mapping=constants) as scope:
+        tensors = list(zip(network.variables, map(tf.convert_to_tensor, values), strict=True))
+        with keras.StatelessScope(state_mapping=tensors) as scope:
             logits = network(x, training=False)
         # Whatever changes its state in a call, as a source of noise does, has to be called as it is.
-        fixed = all(scope.get_current_value(variable) is constant for variable, constant in constants)
+        fixed = all(scope.get_current_value(variable) is tensor for variable, tensor in tensors)
         return logits if fixed else network(x, training=False)
 
     return predict

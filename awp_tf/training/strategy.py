@@ -1,13 +1,13 @@
 """Which devices of which machines are used, and how they share a batch."""
 
-import contextlib
 import os
 
 import tensorflow as tf
 
 from awp_tf.infra import cluster as clusters
 from awp_tf.infra import doorbell
-from awp_tf.infra.errors import UserError, at_least, first_line, one_of, positive
+from awp_tf.infra.devices import choose_devices
+from awp_tf.infra.errors import UserError, first_line, one_of, positive
 from awp_tf.infra.workers import SeveralWorkers, Workers
 
 _COLLECTIVES = {
@@ -38,7 +38,7 @@ def join(
     cluster = clusters.find(kind)
     if cluster.alone:
         return make_strategy(devices), Workers()
-    count = _local_devices(devices)
+    count = len(choose_devices(devices))
     gpus = count if tf.config.list_physical_devices("GPU") else 0
     if count > 1 and not gpus:
         raise UserError(f"devices: expected 1 on machines without GPUs that work together, received {count}.")
@@ -70,50 +70,9 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
     Raises:
         UserError: There are not so many.
     """
-    count = _local_devices(devices)
-    if count == 1:
+    names = choose_devices(devices).names
+    if not names:
         return tf.distribute.get_strategy()
-    if tf.config.list_physical_devices("GPU"):
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(count)], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
-
-
-def _local_devices(devices: int | None) -> int:
-    """How many devices of this machine are used; they are prepared."""
-    gpus = tf.config.list_physical_devices("GPU")
-    count = max(1, len(gpus)) if devices is None else devices
-    at_least("devices", count, 1)
-    if gpus:
-        if count > len(gpus):
-            raise UserError(f"devices: expected at most the {len(gpus)} GPUs of this machine, received {count}.")
-        use_gpus(count)
-    elif count > 1:
-        _slice_cpu(count)
-    return count
-
-
-def use_gpus(count: int) -> None:
-    """Leaves the memory of all GPUs but the first few to others, and takes that of these as it is needed.
-
-    To be called before TensorFlow does anything; later it has no effect.
-
-    Args:
-        count: How many are used; more than there are is all.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-        tf.config.set_visible_devices(gpus[:count], "GPU")
-        for gpu in gpus[:count]:
-            tf.config.experimental.set_memory_growth(gpu, True)
-
-
-def _slice_cpu(count: int) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:  # TensorFlow already runs, with as many as it was given then
-        available = len(tf.config.list_logical_devices("CPU"))
-        if available < count:
-            raise UserError(f"devices: expected at most {available} logical CPUs, received {count}.") from None
+    if names[0].startswith("GPU"):
+        return tf.distribute.MirroredStrategy(list(names))
+    return tf.distribute.MirroredStrategy(list(names), cross_device_ops=tf.distribute.ReductionToOneDevice())

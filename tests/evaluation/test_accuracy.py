@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tiny_network, tiny_split, weights_of
+from test_trainer import bn_network
 
 from awp_tf.attacks import FGSM, PGD, Clean, untargeted
-from awp_tf.data import ordered
+from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft, evaluate, robust_gap
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
 from awp_tf.threats import Linf
+from awp_tf.training.strategy import make_strategy
 
 ATTACKS = {"fgsm": FGSM(Linf(0.2)), "pgd": PGD(Linf(0.2), steps=5)}
 
@@ -73,6 +75,36 @@ def test_a_network_that_is_never_right_withstands_nothing(network):
     split = tiny_split(20)
     wrong = dataclasses.replace(split, labels=(np.argmax(predictor(network)(split.images), 1) + 1).astype(np.int32) % 4)
     assert evaluate(network, ordered(wrong, 8), ATTACKS) == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0}
+
+
+def replicas_apart(network):
+    """As training leaves BatchNorm that is not synchronized: statistics of the second replica are its own."""
+    first = network.non_trainable_variables[0].value
+    first.values[1].assign(first.values[0] + 3.0)
+
+
+def test_in_the_scope_of_a_strategy_all_devices_attack_the_network_of_the_first_which_is_the_saved_one():
+    x, used = tiny_split(70).images, []
+    labels = np.argmax(predictor(bn_network())(tf.constant(x)), 1).astype(np.int32)
+    labels[:5] = (labels[:5] + 1) % 4
+    batches, attacks = ordered(Split(x, labels), 8), {"pgd": PGD(Linf(0.02), steps=5)}
+    expected = evaluate(bn_network(), batches, attacks)
+    with make_strategy(2).scope():
+        network = bn_network()
+        replicas_apart(network)
+        evaluator = Evaluator(network, attacks)
+        withstood = evaluator._withstood
+
+        def spy(weights, *rest):
+            found = withstood(weights, *rest)
+            used.append((weights[0].device, found["pgd"].device))
+            return found
+
+        evaluator._withstood = spy
+        assert evaluator(batches) == expected
+    assert len(set(used)) == 2
+    assert all(weights == result for weights, result in used)
+    assert 0 < expected["pgd"] < expected["clean"] < 1
 
 
 def test_an_attack_may_not_be_called_clean(network):

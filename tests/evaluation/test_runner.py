@@ -6,6 +6,7 @@ from golden import examples_of, mlp
 from awp_tf.attacks import APGD, FAB, PGD, SPSA, LastIterate, Square
 from awp_tf.attacks.search import run
 from awp_tf.evaluation.runner import Runner, _pad
+from awp_tf.networks.classifier import Classifier
 from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
 
@@ -26,7 +27,7 @@ def network():
 
 
 def runner_of(network, search):
-    return Runner(network, search, (8, 8, 3), "float64")
+    return Runner(Classifier("mlp", network, (8, 8, 3), 10, "", "float64"), search)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda s: type(s).__name__)

@@ -236,6 +236,16 @@ def test_any_network(views, tmp_path):
     assert content["images"] == {"train": 30, "test": 20}
 
 
+def test_two_devices_draw_what_one_draws(trained, tmp_path):
+    for devices in (1, 2):
+        run(
+            f"--workdir={trained}/at", f"--output={tmp_path}/{devices}", f"--devices={devices}", "--batch_size=10", *FEW
+        )
+    one, two = (np.load(tmp_path / name / "landscape.npz") for name in ("1", "2"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
 def test_files_of_one_name_are_told_apart(trained, tmp_path):
     names = [f"{trained}/{leaf}/last.keras" for leaf in ("at", "trades_awp")]
     run(f"--network={','.join(names)}", "--data=digits", "--threat=linf:0.15", f"--output={tmp_path}/out", *FEW)
@@ -254,6 +264,7 @@ def test_files_of_one_name_are_told_apart(trained, tmp_path):
         (["--network={at}/best.keras"], "with --data"),
         (["--network={at}/best.keras", "--data=nothing_known"], "neither digits nor"),
         (["--network=no.keras", "--data=digits"], "expected a .keras file"),
+        (["--workdir={at}", "--devices=3"], "devices: expected at most 2 logical CPUs, received 3"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(flags, message, trained, tmp_path):

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import tiny_network, tiny_split
 
 from awp_tf.attacks import PGD
 from awp_tf.data import ordered
 from awp_tf.evaluation.passes import Passes
+from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Survey, cost, weight_landscape
@@ -21,9 +23,9 @@ class Stop(Exception):  # noqa: N818
     """What an interruption raises."""
 
 
-def survey(file, settings=SETTINGS, on_passes=lambda passes: None, workers=1):
+def survey(file, settings=SETTINGS, on_passes=lambda passes: None, workers=1, devices=Devices()):
     passes = Passes(tiny_network(), settings.attack, seed=settings.seed)
-    return Survey(passes, OWN, OTHER, settings, file, on_passes, workers)
+    return Survey(passes, OWN, OTHER, settings, file, on_passes, workers, devices)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,22 @@ def test_an_interrupted_survey_goes_on_and_ends_with_the_same_numbers(stop, tmp_
 
 def test_points_side_by_side_give_the_same_numbers(tmp_path, whole):
     found = survey(tmp_path / "a.npz", workers=3).run()
+    for name in whole:
+        np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_two_devices_visit_points_and_the_numbers_are_those_of_one(tmp_path, whole, monkeypatch):
+    used, height = set(), Passes.height
+
+    def spy(self, weights, *given):
+        losses, _ = self._measure(list(weights), self._state, *OWN[0], tf.range(len(OWN[0][1]), dtype=tf.int64))
+        used.add((weights[0].device, losses.device))
+        return height(self, weights, *given)
+
+    monkeypatch.setattr(Passes, "height", spy)
+    found = survey(tmp_path / "a.npz", workers=4, devices=Devices(("CPU:0", "CPU:1"))).run()
+    assert len(used) == 2
+    assert all(weights == losses for weights, losses in used)
     for name in whole:
         np.testing.assert_array_equal(found[name], whole[name])
 

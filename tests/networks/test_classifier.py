@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import tensorflow as tf
 from helpers import SHAPE, tiny_batch, tiny_network
 
 from awp_tf.infra.errors import UserError
+from awp_tf.networks import classifier
 from awp_tf.networks.classifier import digest, load, of_keras
 
 
@@ -45,10 +48,30 @@ def test_another_network_has_another_digest(saved, tmp_path):
 
 
 def test_noise_at_evaluation_is_drawn_anew_in_every_call():
-    inputs = keras.Input(SHAPE)
-    network = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(_Noise()(inputs))))
-    predict, (x, _) = tf.function(of_keras(network).predict), tiny_batch()
+    predict, (x, _) = tf.function(of_keras(_noisy()).predict), tiny_batch()
     assert np.abs(predict(x) - predict(x)).max() > 1e-3
+
+
+def test_weights_may_be_handed_to_a_graph_where_they_are_no_constants_of_it(network, saved, monkeypatch):
+    x, _ = tiny_batch()
+    constant, exported = of_keras(network), load(str(saved / "exported"))
+    assert (constant.weights, exported.weights) == ((), ())
+    assert exported.bind([tf.zeros([])]) is exported.predict  # what it reads is out of reach
+    monkeypatch.setattr(classifier, "_MOST_CONSTANTS", 0)  # as on a GPU
+    open_one = of_keras(network)
+    logits = tf.function(lambda weights, x: open_one.bind(weights)(x))
+    np.testing.assert_array_equal(logits(open_one.weights, x), tf.function(constant.predict)(x))
+    nothing = [tf.zeros_like(weight) for weight in open_one.weights]
+    np.testing.assert_array_equal(logits(nothing, x), np.zeros([len(x), 4]))
+    assert open_one == dataclasses.replace(open_one, weights=nothing)
+
+
+def test_noise_is_drawn_anew_on_every_device_too(monkeypatch):
+    monkeypatch.setattr(classifier, "_MOST_CONSTANTS", 0)
+    noisy, (x, _) = of_keras(_noisy()), tiny_batch()
+    logits = tf.function(lambda weights, x: noisy.bind(weights)(x))
+    with tf.device("CPU:1"):
+        assert np.abs(logits(noisy.weights, x) - logits(noisy.weights, x)).max() > 1e-3
 
 
 class _Noise(keras.layers.Layer):
@@ -60,13 +83,18 @@ class _Noise(keras.layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
 
 
+def _noisy():
+    inputs = keras.Input(SHAPE)
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(_Noise()(inputs))))
+
+
 def test_a_network_of_16_bits_is_attacked_in_32():
     inputs = keras.Input(SHAPE, dtype="bfloat16")
     hidden = keras.layers.Flatten(dtype="bfloat16")(inputs)
-    classifier = of_keras(keras.Model(inputs, keras.layers.Dense(4, dtype="bfloat16")(hidden)))
+    found = of_keras(keras.Model(inputs, keras.layers.Dense(4, dtype="bfloat16")(hidden)))
     x, _ = tiny_batch()
-    assert classifier.dtype == "float32"
-    assert classifier.predict(x).dtype == tf.float32
+    assert found.dtype == "float32"
+    assert found.predict(x).dtype == tf.function(found.predict)(x).dtype == tf.float32
 
 
 def test_what_is_no_network_is_refused(tmp_path):

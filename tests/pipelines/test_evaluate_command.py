@@ -150,6 +150,12 @@ BAD = {
     "bindings without a recipe": (["--gin_bindings=EPOCHS=1"], "--gin_bindings: expected them with --workdir only"),
     "data of a run": (["--network=", "--workdir=no/run"], "--data: expected it without --workdir"),
     "no examples": (["--max_examples=0"], "Protocol.examples"),
+    "shard 0": (["--shard=0/8"], "shard: expected one of how many, from 1 on"),
+    "shard 9 of 8": (["--shard=9/8"], "received '9/8'"),
+    "no shard": (["--shard=x"], "received 'x'"),
+    "more shards than images": (["--shard=2/41"], "at most 40 shards"),
+    "more devices": (["--devices=3"], "devices: expected at most 2 logical CPUs, received 3"),
+    "no device": (["--devices=0"], "devices: expected a whole number >= 1"),
 }
 
 
@@ -165,6 +171,14 @@ def test_bad_input_is_one_clear_line(case, files, tmp_path):
         run(*flags, *rest)
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_devices_write_the_files_of_one(files, tmp_path):
+    for devices in (1, 2):
+        flags = ["--attacks=apgd-ce", "--threat=linf:0.02", "--batch_size=4", f"--devices={devices}"]
+        run(*given(files, tmp_path / str(devices)), *flags)
+    one, two = ((tmp_path / name / "evaluation.npz").read_bytes() for name in ("1", "2"))
+    assert one == two
 
 
 def started(*flags):

@@ -5,9 +5,10 @@ import tensorflow as tf
 from helpers import tiny_trainer
 from test_trainer import bn_network
 
+from awp_tf.infra.devices import use_gpus
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
-from awp_tf.training.strategy import make_strategy, use_gpus
+from awp_tf.training.strategy import make_strategy
 
 
 @pytest.fixture

@@ -1,0 +1,95 @@
+"""pipelines.evaluate by several processes that share a folder, as on a cluster."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from awp_tf.data import digits
+from awp_tf.networks import small_cnn
+
+ROOT = pathlib.Path(__file__).parents[2]
+FILES = ["evaluation.npz", *(f"evaluation_{name}.png" for name in ("curve", "classes", "examples"))]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A small CNN that knows digits."""
+    keras.utils.set_random_seed(0)
+    network, train = small_cnn(shape=(8, 8, 1), classes=10, width=8), digits().train
+    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.fit(train.images, train.labels, epochs=5, verbose=0)
+    path = tmp_path_factory.mktemp("network") / "cnn.keras"
+    network.save(path)
+    return path
+
+
+def started(network, out, *flags):
+    given = [f"--network={network}", "--data=digits", f"--output={out}", "--threat=linf:0.1", "--max_examples=60"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.evaluate", *given, "--check_examples=20", "--batch_size=16", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process, code=0):
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == code, printed
+    return printed
+
+
+def test_three_shards_one_of_them_killed_write_what_one_process_writes(network, tmp_path):
+    attacks = "--attacks=apgd-ce+square"
+    finished(started(network, tmp_path / "whole", attacks))
+    out = tmp_path / "out"
+    two, three = (started(network, out, attacks, f"--shard={number}/3") for number in (2, 3))
+    state = out / "state" / "shard-2" / "test" / "state.npz"
+    while not state.exists():
+        time.sleep(0.05)
+        assert two.poll() is None
+    two.send_signal(signal.SIGKILL)
+    finished(two, -signal.SIGKILL)
+    finished(three)
+    one, two = (started(network, out, attacks, f"--shard={number}/3") for number in (1, 2))
+    printed = finished(one) + finished(two)
+    assert printed.count("The last one writes the card.") == 1
+    assert printed.count("worst case") == 1
+    for file in FILES:
+        assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    cards = [json.loads((path / "evaluation.json").read_text()) for path in (tmp_path / "whole", out)]
+    assert {**cards[0], "seconds": 0} == {**cards[1], "seconds": 0}
+    assert 0 < cards[0]["accuracy"]["test"]["worst case"] < 1
+    assert {file.name for file in out.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
+
+
+def test_another_count_of_shards_and_no_shards_at_all_are_refused_in_one_line(network, tmp_path):
+    finished(started(network, tmp_path / "out", "--attacks=fgsm", "--shard=1/3"))
+    for flags in (["--shard=2/4"], []):
+        (line,) = finished(started(network, tmp_path / "out", "--attacks=fgsm", *flags), 2).splitlines()[-1:]
+        assert line.startswith(
+            f"error: {tmp_path}/out: holds an evaluation of another machine (there: 3 shards; here: "
+        )
+    printed = finished(started(network, tmp_path / "out", "--attacks=fgsm", "--shard=0/8"), 2)
+    assert printed.splitlines()[-1].startswith("error: shard: expected one of how many, from 1 on: 1/8")
+
+
+def test_started_together_they_end_with_one_result(network, tmp_path):
+    processes = [started(network, tmp_path / "out", "--attacks=pgd-5", f"--shard={number}/2") for number in (1, 2)]
+    printed = [finished(process) for process in processes]
+    assert "worst case" in printed[0] + printed[1]
+    with np.load(tmp_path / "out" / "evaluation.npz") as arrays:
+        assert arrays["robust"].shape == (60,)
+    assert not (tmp_path / "out" / "state").exists()
