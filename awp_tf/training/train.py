@@ -4,17 +4,16 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.data import Batches, Data, Source, Split, ordered
-from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft
+from awp_tf.data import Batches, Data, Source, Split
+from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.errors import at_least, positive, whole_seed
 from awp_tf.infra.run_folder import DataIdentity, FinalTest, RunFolder
-from awp_tf.infra.tensorboard import Board
 from awp_tf.infra.workers import Workers, plainly_lost, silent
 from awp_tf.perturbations import Identity
 from awp_tf.schedules import at_epoch
@@ -22,6 +21,7 @@ from awp_tf.threats import Attacker, Threat, require_one_ball
 from awp_tf.trainer import RobustTrainer
 from awp_tf.training import final_test
 from awp_tf.training.loop import Loop
+from awp_tf.training.monitor import Monitor
 from awp_tf.training.recipe import Recipe
 from awp_tf.training.strategy import join
 
@@ -81,41 +81,30 @@ def train(
         Interrupted: A signal came, to any of the machines; the same call goes on from there.
     """
     counts = {"epochs": epochs, "validate_every": validate_every, "patience": patience, "keep_every": keep_every}
-    for name, count in counts.items():
-        if count is not None:
-            at_least(name, count, 1)
-    if checkpoint_minutes is not None:
-        positive("checkpoint_minutes", checkpoint_minutes)
-    whole_seed("seed", seed)
+    _require(counts, checkpoint_minutes, seed)
     task = "\n".join([config, *(f"{module} {digest}" for module, digest in (parts or {}).items())])
     # Before TensorFlow does anything.
     strategy, workers = join(devices, cluster, task, collectives=collectives, wait_seconds=wait_seconds)
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
-        require_one_ball({name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()})
+        require_one_ball(_final_balls(attackers, epochs))
     folder = RunFolder.of(pathlib.Path(workdir), config, parts)
     with silent(not workers.is_chief):
         with workers.together():
             finished = folder.finished()
-            if finished is None:
-                source, train_split, validation_split = data.load()
-                batches = data.batches(source, train_split, seed, strategy.num_replicas_in_sync, recipe.dtype)
         if finished is not None:
-            said = final_test.text(finished, folder.path, test.attack, recipe.best_by)
-            print(f"{workdir} holds a finished run; nothing to do.\n{said}")
+            print(f"{workdir} holds a finished run; nothing to do.")
+            print(final_test.text(finished, folder.path, test.attack, recipe.best_by))
             return finished
-        identity = {**source.identity, **batches.identity}
-        workers.require_same("data", json.dumps(identity, indent=1))
+        source, batches, validation_split = _load(data, workers, seed, strategy.num_replicas_in_sync, recipe.dtype)
         with strategy.scope(), plainly_lost(workers):
             trainer = recipe.trainer(
                 source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
             )
             require_readable(trainer.averaged.network)
-            monitor = _Monitor(trainer, validation, train_split, validation_split, recipe.dtype, workers)
-            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), identity):
-                print(
-                    _heading(source, batches, validation_split, trainer, folder.path, epochs, workers.count), flush=True
-                )
+            monitor = Monitor(trainer, validation, batches.split, validation_split, recipe.dtype, workers)
+            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), _identity(source, batches)):
+                print(_heading(source, batches, validation_split, trainer, folder.path, epochs, workers), flush=True)
                 loop = Loop(
                     trainer,
                     batches,
@@ -131,13 +120,34 @@ def train(
                     workers=workers,
                 )
                 loop.run()
-                result = final_test.measure(
-                    folder.path, test, train_split, source.test, dtype=recipe.dtype, workers=workers
-                )
+                splits = batches.split, source.test
+                result = final_test.measure(folder.path, test, *splits, dtype=recipe.dtype, workers=workers)
                 if workers.is_chief:
                     folder.finish(result)
         print(final_test.text(result, folder.path, test.attack, recipe.best_by))
     return result
+
+
+def _require(counts: Mapping[str, int | None], checkpoint_minutes: float | None, seed: int) -> None:
+    for name, count in counts.items():
+        if count is not None:
+            at_least(name, count, 1)
+    if checkpoint_minutes is not None:
+        positive("checkpoint_minutes", checkpoint_minutes)
+    whole_seed("seed", seed)
+
+
+def _load(data: Data, workers: Workers, seed: int, replicas: int, dtype: str) -> tuple[Source, Batches, Split]:
+    """(Source, training batches, validation images), the same on all workers."""
+    with workers.together():
+        source, train, validation = data.load()
+        batches = data.batches(source, train, seed, replicas, dtype)
+    workers.require_same("data", json.dumps(_identity(source, batches), indent=1))
+    return source, batches, validation
+
+
+def _identity(source: Source, batches: Batches) -> dict[str, object]:
+    return {**source.identity, **batches.identity}
 
 
 @contextlib.contextmanager
@@ -154,6 +164,11 @@ def _claimed(
         yield
 
 
+def _final_balls(attackers: Mapping[str, Attacker], epochs: int) -> dict[str, Threat | None]:
+    """Those that attackers have in the end: the radius of some grows."""
+    return {name: _final_ball(attacker.threat, epochs) for name, attacker in attackers.items()}
+
+
 def _final_ball(threat: Threat | None, epochs: int) -> Threat | None:
     """A ball whose radius grows is the one it ends with."""
     ball = at_epoch(threat, tf.constant(epochs, tf.float64), tf.float64)
@@ -166,43 +181,6 @@ def _perturbs(trainer: RobustTrainer, epochs: int) -> bool:
     times = [time for time in (*range(epochs), last) if time >= trainer.perturb_from]
     now = [at_epoch(trainer.perturbation, tf.constant(time, tf.float64)) for time in times]
     return not all(perturbation.is_idle for perturbation in now)
-
-
-class _Monitor:
-    """Measures the network that would be saved now, on training and validation images."""
-
-    def __init__(
-        self,
-        trainer: RobustTrainer,
-        measurement: Measurement,
-        train: Split,
-        validation: Split,
-        dtype: str,
-        workers: Workers,
-    ) -> None:
-        self._network = trainer.averaged.network
-        self._attack, self._workers = measurement.attack, workers
-        self._evaluator = Evaluator(self._network, measurement.attacks)
-        self._parts: dict[str, tuple[int, tf.data.Dataset]] = {}
-        for part, split in {"train": train, "validation": validation}.items():
-            images = measurement.subset(split)
-            first, stop = workers.share(0, len(images))
-            self._parts[part] = first, ordered(images.take(slice(first, stop)), measurement.batch_size, dtype)
-        self._shown = next(iter(ordered(measurement.subset(validation).take(slice(8)), 8, dtype)))
-
-    def measure(self, on_batch: Callable[[int], None]) -> dict[str, float]:
-        """Accuracies such as "validation/robust"; each worker looks at its share of the images."""
-        measured = {}
-        for part, (first, batches) in self._parts.items():
-            counts = self._workers.total(self._evaluator.count(batches, on_batch, first))
-            total = counts.pop("images")
-            measured.update({f"{part}/{name}": count / total for name, count in counts.items()})
-        return measured
-
-    def show(self, board: Board, step: int) -> None:
-        """A few validation images and what the attack makes of them."""
-        x, y = self._shown
-        board.images(step, x, craft(self._network, self._attack, x, y))
 
 
 def _hparams(recipe: Recipe, data: Data, epochs: int, seed: int, source: Source) -> dict[str, str | int | float]:
@@ -223,13 +201,13 @@ def _heading(
     trainer: RobustTrainer,
     path: pathlib.Path,
     epochs: int,
-    workers: int,
+    workers: Workers,
 ) -> str:
     idle = trainer.perturbation != Identity() and not _perturbs(trainer, epochs)
     warning = f"\nwarning: {trainer.perturbation} never sets in: the run ends before it begins." if idle else ""
     parameters = sum(int(np.prod(v.shape)) for v in trainer.network.trainable_variables)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    machines = f" of {workers} machines" if workers > 1 else ""
+    machines = f" of {workers.count} machines" if workers.count > 1 else ""
     return (
         f"{source.name}: {len(batches.split):,} images to train on, {len(validation):,} to validate, "
         f"{len(source.test):,} to test, {source.classes} classes{_names(source)}{batches.remark}\n"
