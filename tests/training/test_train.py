@@ -18,7 +18,8 @@ from awp_tf.perturbations import AWP
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from awp_tf.training.train import make_strategy, train
+from awp_tf.training.strategy import make_strategy
+from awp_tf.training.train import train
 
 ATTACK = PGD(Linf(0.1), steps=2)
 MEASURE = Measurement(ATTACK, examples=20, batch_size=10)
