@@ -77,6 +77,11 @@ class Records:
 class NoRecords(Records):
     """Of the workers that are not the chief."""
 
+    @property
+    def due(self) -> bool:
+        """Never: the chief's clock counts."""
+        return False
+
     def begin(self) -> None:
         """Does nothing."""
 
