@@ -4,11 +4,14 @@ Importing it takes seconds, which every start would take again. What a command d
 process of its own: it is forked for each request, a line of JSON with "arguments", "cwd", "env", "out" and "err".
 """
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 
 
@@ -26,10 +29,14 @@ class CommandServer:
             env={**os.environ, "PYTHONPATH": self._root},
         )
 
-    def train(self, *arguments, cwd=None, **env):
-        """What subprocess.run gives for python -m pipelines.train."""
+    def train(self, *arguments, cwd=None, kill=None, **env):
+        """What subprocess.run gives for python -m pipelines.train.
+
+        kill is (what, n): SIGKILL n "seconds" after the start, or at the n-th file that is "replaced", checkpoint that
+        is "written" (in its middle), or batch that is "measured".
+        """
         with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
-            request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env}
+            request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env, "kill": kill}
             print(json.dumps({**request, "out": out.name, "err": err.name}), file=self._server.stdin, flush=True)
             code = int(self._server.stdout.readline())
             return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -48,12 +55,42 @@ def serve():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(what, n):
+    """Sets the trap; see CommandServer.train."""
+    import tensorflow as tf
+
+    from awp_tf.evaluation.accuracy import Evaluator
+
+    if what == "seconds":
+        threading.Timer(n, die).start()
+        return
+    places = {"replaced": (os, "replace"), "written": (tf.train.Checkpoint, "write"), "measured": (Evaluator, "count")}
+    owner, name = places[what]
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def trap(*arguments, **settings):
+        if next(calls) == n:
+            if what == "written":
+                threading.Timer(0.002, die).start()
+            else:
+                die()
+        return original(*arguments, **settings)
+
+    setattr(owner, name, trap)
+
+
 def execute(request):
     """In the fork: never returns."""
     for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
         os.dup2(os.open(name, os.O_RDWR), number)
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    if request["kill"]:
+        die_at(*request["kill"])
     sys.argv = ["pipelines/train.py", *request["arguments"]]
     code = 1
     try:

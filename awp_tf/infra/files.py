@@ -6,6 +6,7 @@ import pathlib
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -56,6 +57,15 @@ def without_wildcards(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def is_part(path: pathlib.Path) -> bool:
     """Whether a file is what a killed process left of one that was to replace another."""
     return path.name.startswith(".") and ".part" in path.name
+
+
+def is_whole_zip(path: pathlib.Path) -> bool:
+    """Whether a file is a zip archive, as .keras is, of which nothing is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

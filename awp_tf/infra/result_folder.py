@@ -37,6 +37,7 @@ class ResultFolder:
     fingerprint: Fingerprint
     lasting: tuple[str, ...]
 
+    _advice: ClassVar[str] = "choose another folder."
     # What a process that was killed at once may leave; folders of these names are still new.
     _leftovers: ClassVar[tuple[str, ...]] = (".lock", "state")
 
@@ -108,9 +109,7 @@ class ResultFolder:
         try:
             content: Content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{file}: expected {self.what}, which this is not ({error}); choose another folder."
-            ) from error
+            raise UserError(f"{file}: expected {self.what}, which this is not ({error}); {self._advice}") from error
         return content
 
     def _require_same(self, there: Fingerprint, names: tuple[str, ...]) -> None:

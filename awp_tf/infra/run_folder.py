@@ -6,9 +6,9 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, first_line
 from awp_tf.infra.files import write_text
 from awp_tf.infra.result_folder import Content, Fingerprint, ResultFolder, lock
 from awp_tf.infra.tensorboard import Board, not_fatal
@@ -27,6 +27,7 @@ _LATE_SECONDS = 30.0
 class RunFolder(ResultFolder):
     """Where a run keeps config.gin, checkpoints, tensorboard, best.keras, last.keras and result.json."""
 
+    _advice: ClassVar[str] = "delete this file, and the same command measures it again."
     # config.gin comes last of the first files.
     _leftovers: ClassVar[tuple[str, ...]] = (".lock", _DATA, _PARTS)
 
@@ -91,8 +92,8 @@ class RunFolder(ResultFolder):
             return None
         kept = self.path / _PARTS
         # Versions before that file kept nothing of it; what an unused part may have been does not matter.
-        parts = kept.read_text(encoding="utf-8") if kept.is_file() else self.fingerprint["import"]
-        return {"configuration": file.read_text(encoding="utf-8"), "import": parts}
+        parts = _text_of(kept) if kept.is_file() else self.fingerprint["import"]
+        return {"configuration": _text_of(file), "import": parts}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +127,30 @@ def read_run(path: pathlib.Path, *, finished: bool = True) -> Run:
         if not (path / name).is_file():
             raise UserError(f"expected the folder of {what} (with {name}), received {str(path)!r}.")
     read = {name: path / f"{name}.json" for name in ("result", "history")}
-    values = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in read.items() if file.is_file()}
-    return Run(path, (path / _CONFIG).read_text(encoding="utf-8"), values.get("result"), values.get("history", []))
+    values = {name: _json_of(file) for name, file in read.items() if file.is_file()}
+    return Run(path, _text_of(path / _CONFIG), values.get("result"), values.get("history", []))
 
 
 def parts_of(path: pathlib.Path) -> Parts:
     """The parts of a person's own that a run was trained with: SHA-256 by module; runs of older versions keep none."""
     file = path / _PARTS
-    kept: Parts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept: Parts = _json_of(file) if file.is_file() else {}
     return kept
+
+
+def _text_of(file: pathlib.Path) -> str:
+    """What a damaged disk made of a file is another text, and is refused as such."""
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _json_of(file: pathlib.Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file}: expected JSON, which this is not any more ({first_line(error)}); put back a copy, or train in "
+            "another folder."
+        ) from error
 
 
 def _text(parts: Parts) -> str:
@@ -144,7 +160,7 @@ def _text(parts: Parts) -> str:
 def trained_on(path: pathlib.Path) -> DataIdentity:
     """What a run remembers of its data; see awp_tf.data.Source.identity. Runs of older versions: nothing."""
     file = path / _DATA
-    kept: DataIdentity = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept: DataIdentity = _json_of(file) if file.is_file() else {}
     return kept
 
 

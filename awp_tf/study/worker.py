@@ -65,6 +65,15 @@ class Worker:
             raise UserError(f"{' '.join(command)}: failed with exit code {process.returncode}; see {log}.")
 
 
+def _seconds_in(file: pathlib.Path) -> dict[str, float]:
+    """What was measured before; nothing where a damaged disk lost it: it is time only."""
+    try:
+        found: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError:
+        return {}
+    return found
+
+
 @contextlib.contextmanager
 def _add_time(file: pathlib.Path, name: str) -> Iterator[None]:
     """Adds the time that passes to what the file says of name, whatever happens."""
@@ -72,7 +81,7 @@ def _add_time(file: pathlib.Path, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        seconds = _seconds_in(file)
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
         write_text(file, json.dumps(seconds))
 

@@ -10,11 +10,13 @@ import keras
 from awp_tf.attacks import PGD
 from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, robust_gap
+from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
 from awp_tf.infra.progress import Console, table
 from awp_tf.infra.run_folder import FinalTest
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.infra.workers import Workers
+from awp_tf.networks.classifier import keras_file
 
 STATE = "testing.json"
 _BATCHES = 10  # between two states
@@ -50,7 +52,7 @@ def measure(
     """
     splits = {"test": measurement.subset(test), "train": measurement.subset(train)}
     state = path / STATE
-    counts: Counts = json.loads(workers.gather(state.read_text(encoding="utf-8") if state.exists() else "{}")[0])
+    counts: Counts = json.loads(workers.gather(json.dumps(_counts_in(state)))[0])
     done = sum(count["images"] for count in counts.values())
     console = Console("testing", 2 * sum(map(len, splits.values())), done)
     if done:
@@ -62,7 +64,7 @@ def measure(
             workers.stop(interrupt.signum)
 
         for name in ("best", "last"):
-            evaluator = Evaluator(keras.models.load_model(path / f"{name}.keras"), measurement.attacks)
+            evaluator = Evaluator(_network(path / f"{name}.keras"), measurement.attacks)
             for part, split in splits.items():
                 shares = functools.partial(_share, evaluator, split, measurement.batch_size, dtype, on_batch, workers)
                 for _ in _count(counts.setdefault(f"{name}/{part}", _nothing()), len(split), shares):
@@ -71,6 +73,22 @@ def measure(
     if workers.is_chief:
         state.unlink(missing_ok=True)
     return {name: _accuracies(counts[f"{name}/test"], counts[f"{name}/train"]) for name in ("best", "last")}
+
+
+def _network(file: pathlib.Path) -> keras.Model:
+    try:
+        return keras_file(file)
+    except UserError as error:
+        raise UserError(f"{error}; put back a copy of it, or train in another folder.") from error
+
+
+def _counts_in(state: pathlib.Path) -> Counts:
+    """What was counted before; nothing where the file is damaged: the test begins anew."""
+    try:
+        found: Counts = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    except ValueError:
+        return {}
+    return found
 
 
 def _nothing() -> dict[str, int]:

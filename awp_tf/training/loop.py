@@ -88,6 +88,7 @@ class Loop:
             self._require_same_epochs()
         self._workers.require_same("checkpoint", f"step {self.progress.step}")
         self._records.begin()
+        self._records.mend(trained=self.progress.stopped or self.progress.epoch >= self._epochs)
         done = self._batches.images_before(self.progress.step)
         self._console = Console("training", self._images(self._epochs), done)
         self._all, self._training = (Pace(self._images(self._epochs), done) for _ in range(2))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
-from awp_tf.infra.files import write_text
+from awp_tf.infra.files import is_whole_zip, write_text
 from awp_tf.infra.run_folder import epoch_file
 from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.trainer import RobustTrainer
@@ -44,6 +44,13 @@ class Records:
     def begin(self) -> None:
         """Curves go on from here; what a killed process wrote later is about to be measured again."""
         self._board = Board(self._folder / "tensorboard", steps=self._progress.step)
+
+    def mend(self, *, trained: bool) -> None:
+        """Writes again what the checkpoint knows, where a damaged disk lost it: the history, and the last network."""
+        if self._progress.history:
+            self.history()
+        if trained and not is_whole_zip(self._folder / "last.keras"):
+            self.keep("last")
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -86,6 +93,9 @@ class NoRecords(Records):
         """Does nothing."""
 
     save = history = begin
+
+    def mend(self, *, trained: bool) -> None:
+        """Does nothing."""
 
     def keep(self, name: str) -> None:
         """Does nothing."""

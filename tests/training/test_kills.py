@@ -1,0 +1,84 @@
+"""kill -9 at any moment, inside writes, validation and the final test too: the run ends as if nothing had happened."""
+
+import json
+import random
+
+import keras
+import numpy as np
+import pytest
+from helpers import weights_of
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    "EPOCHS=3",
+    "Data.limit=256",
+    "BATCH_SIZE=32",  # 8 steps an epoch
+    "training/PGD.steps=2",
+    "validation/Measurement.examples=60",
+    "validation/Measurement.batch_size=20",
+    "test/Measurement.examples=80",
+    "test/Measurement.batch_size=4",
+    "train.checkpoint_minutes=1e-6",  # after every step
+)
+AIMED = [
+    *(("replaced", n) for n in (1, 2, 3, 5, 8, 13)),
+    *(("written", n) for n in (1, 2, 4, 7)),
+    *(("measured", n) for n in (1, 3, 8)),
+]
+
+
+def arguments(folder, *settings):
+    files = [f"--gin_file=gin/{name}.gin" for name in ("at_awp", "digits")]
+    return [*files, *(f"--gin_bindings={each}" for each in (*SETTINGS, *settings)), f"--workdir={folder}"]
+
+
+def finish(commands, folder, *settings):
+    done = commands.train(*arguments(folder, *settings))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def kill_again_and_again(commands, place, moments, *settings):
+    """Folders of runs, each started as often as it takes; all moments are used up, the last runs end in peace."""
+    folders, killed = [place / "run0"], 0
+    for moment in moments:
+        if (folders[-1] / "result.json").exists():
+            folders.append(place / f"run{len(folders)}")
+        code = commands.train(*arguments(folders[-1], *settings), kill=moment).returncode
+        assert code in (0, -9), (moment, code)
+        killed += code == -9
+    return [finish(commands, folder, *settings) for folder in folders], killed
+
+
+def assert_same(one, other, atol):
+    for name in ("best", "last"):
+        pair = (weights_of(keras.models.load_model(folder / f"{name}.keras")) for folder in (one, other))
+        for a, b in zip(*pair, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert results[0] == results[1]
+    assert not list(other.glob(".*part*"))
+    assert not (other / "testing.json").exists()
+
+
+def test_twenty_kills_change_no_bit(commands, tmp_path):
+    chance = random.Random(0)
+    moments = [*AIMED, *(("seconds", round(chance.uniform(1, 9), 2)) for _ in range(9))]
+    chance.shuffle(moments)
+    whole = finish(commands, tmp_path / "whole")
+    folders, killed = kill_again_and_again(commands, tmp_path, moments)
+    assert killed >= 20 - len(folders), moments
+    for folder in folders:
+        assert_same(whole, folder, atol=0)
+        assert (folder / "history.json").read_bytes() == (whole / "history.json").read_bytes()
+
+
+def test_kills_on_two_replicas_change_nothing_but_rounding(commands, tmp_path):
+    settings = ("train.devices=2", "Recipe.precision='float64'")
+    moments = [("written", 3), ("replaced", 4), ("seconds", 14), ("measured", 2)]
+    whole = finish(commands, tmp_path / "whole", *settings)
+    folders, killed = kill_again_and_again(commands, tmp_path, moments, *settings)
+    assert killed >= 3
+    for folder in folders:
+        assert_same(whole, folder, atol=1e-12)
