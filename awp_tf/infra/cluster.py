@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from awp_tf.infra.errors import UserError, first_line
 
+_MANY = 1024
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -108,9 +109,9 @@ def _require_index(index: object, addresses: Sequence[str]) -> None:
 def _of_slurm() -> Cluster:
     """One task a machine: SLURM_STEP_NODELIST and its kin, which srun sets."""
     with _explained("slurm", "srun"):
-        # GPUs are TensorFlow's to find; the resolver would ask nvidia-smi.
+        # Which GPUs there are is TensorFlow's to find: the resolver's own count, by nvidia-smi, plays no part.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
+            gpus_per_node=_MANY, gpus_per_task=1, auto_set_gpu=False
         )
         workers = resolver.cluster_spec().as_dict()["worker"]
         _, index = resolver.get_task_info()

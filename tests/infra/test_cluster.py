@@ -64,6 +64,9 @@ def test_slurm_is_asked_by_its_variables(monkeypatch):
     for name, value in said.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert find("slurm") == Cluster(("n01:8888", "n02:8888", "n03:8888"), 1)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "n7")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "3")
+    assert find("slurm") == Cluster(("n7:8888", "n7:8889", "n7:8890"), 1)
 
 
 def test_a_scheduler_that_is_not_there_is_said(monkeypatch):
