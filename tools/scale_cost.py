@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,11 @@ class Setting(NamedTuple):
     x: np.ndarray
     y: np.ndarray
     classes: int
+
+    @property
+    def count(self) -> int:
+        """Images of the data: an epoch's, or as many as are held in memory here."""
+        return max(len(self.x), min(EPOCH, _BYTES // int(np.prod(self.x.shape[1:]))))
 
     def step(self, strategy: tf.distribute.Strategy, m_sharpness: bool = False) -> SharedStep:
         """The training step on these images."""
@@ -154,8 +159,7 @@ def ring_rows(setting: Setting, runs: int) -> str:
 
 def _inputs(setting: Setting, folder: pathlib.Path) -> dict[str, Step]:
     """Reads so many images, of arrays and of files."""
-    shape = setting.x.shape[1:]
-    count = max(len(setting.x), min(EPOCH, _BYTES // int(np.prod(shape))))
+    shape, count = setting.x.shape[1:], setting.count
     images = np.random.default_rng(1).integers(0, 256, (count, *shape)).astype(np.uint8)
     found: dict[str, Images] = {"input, in memory": images}
     if shape[0] == shape[1] and shape[2] in (1, 3):
@@ -221,11 +225,10 @@ def _checkpoint_rows(batch: int, seconds: Seconds) -> list[Row]:
 
 def _resume_row(setting: Setting, folder: pathlib.Path, runs: int) -> Row:
     """From no trainer to the end of the first step: network, checkpoint, data, trace, step."""
-    shape = setting.x.shape[1:]
-    images = np.zeros((max(len(setting.x), min(EPOCH, _BYTES // int(np.prod(shape)))), *shape), np.uint8)
+    images = np.zeros((setting.count, *setting.x.shape[1:]), np.uint8)
     batches = setting.batches(images)
-    first: Callable[[pathlib.Path], Step] = lambda place: functools.partial(_first_step, setting, batches, place)  # noqa: E731
-    steps = {"fresh": first(folder.parent / "none"), "resumed": first(folder)}
+    places = {"fresh": folder.parent / "none", "resumed": folder}
+    steps = {name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()}
     seconds = interleave(steps, runs)
     fresh, resumed = (statistics.median(seconds[name]) for name in steps)
     later = statistics.median(b - a for a, b in zip(seconds["fresh"], seconds["resumed"], strict=True))

@@ -3,9 +3,16 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from awp_tf.data import Data, PadCropFlip, digits
+from awp_tf.attacks import PGD
+from awp_tf.data import Batches, Data, PadCropFlip, digits
 from awp_tf.data.stored import in_memory
+from awp_tf.methods import AT
+from awp_tf.networks import small_cnn
+from awp_tf.schedules import Constant
+from awp_tf.threats import Linf
+from awp_tf.training.recipe import Recipe
 from tools import scale_cost
 
 ROWS = [
@@ -51,9 +58,23 @@ def test_what_misses_its_target_is_said():
     assert (epoch.value, epoch.met) == ("3000.0000 %", "NO")
 
 
-def test_batches_are_of_the_datas_augmentation_and_of_any_number_of_images(rng):
-    x, y = np.zeros((4, 8, 8, 1), np.float32), np.arange(4, dtype=np.int32)
-    setting = scale_cost.Setting(None, Data(digits, augment=PadCropFlip(2)), x, y, 10)
-    setting = setting._replace(recipe=type("Plain", (), {"dtype": "float32"}))
+@pytest.fixture
+def setting(rng):
+    recipe = Recipe(small_cnn, AT(), PGD(Linf(0.1), steps=1), Constant(0.1))
+    x, y = rng.uniform(size=(4, 8, 8, 1)).astype(np.float32), np.arange(4, dtype=np.int32)
+    return scale_cost.Setting(recipe, Data(digits, augment=PadCropFlip(2)), x, y, 10)
+
+
+def test_batches_are_of_the_datas_augmentation_and_of_any_number_of_images(setting):
     batches = setting.batches(np.zeros((10, 8, 8, 1), np.uint8))
     assert (batches.augment, batches.batch_size, len(batches.split)) == (PadCropFlip(2), 4, 10)
+
+
+def test_a_resumed_run_begins_with_the_batch_of_its_checkpoint(setting, tmp_path, monkeypatch):
+    shares, starts = Batches.shares, []
+    monkeypatch.setattr(Batches, "shares", lambda self, *steps: starts.append(steps[0]) or shares(self, *steps))
+    step = setting.step(tf.distribute.get_strategy())
+    scale_cost._save(scale_cost._records(tmp_path / "run", step))
+    row = scale_cost._resume_row(setting, tmp_path / "run", runs=1)
+    assert starts == [0, scale_cost.LATE]
+    assert row.met == "yes"
