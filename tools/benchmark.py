@@ -4,19 +4,23 @@
     python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
     python -m tools.benchmark --perturbed=cnn,transformer --runs=15
+    python -m tools.benchmark --gin_file=gin/at_awp.gin --find_batch_size --memory_gib=8
+    python -m tools.benchmark --gin_file=gin/at_awp.gin --scale --batch_sizes=64
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 --against times further recipes, and --reference the PyTorch step of a checkout of csdongxian/AWP
 (extra "torch"; AT-AWP on PreActResNet-18 at its full width), in turns with the first, and prints the
 ratio; PyTorch runs in a process of its own. --perturbed times awp_tf.perturbed around models of plain
-Keras. --serving times what pipelines.export wrote against the
-network's predict_on_batch. Images are random: a step costs the same on any.
+Keras. --find_batch_size looks for the largest batch that fits into memory, and for the fastest. --scale
+measures what several devices, input, checkpoints and resuming cost. --serving times what pipelines.export
+wrote against the network's predict_on_batch. Images are random: a step costs the same on any.
 """
 
 import contextlib
 import pathlib
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,11 +29,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from awp_tf.data import Data
 from awp_tf.infra.progress import table
 from awp_tf.networks.classifier import keras_file
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _main
-from tools import perturbed_cost, reference_step
+from tools import batch_size, perturbed_cost, reference_step, scale_cost
 from tools.timing import Step, interleave
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
@@ -41,6 +46,12 @@ _AGAINST = absl.flags.DEFINE_multi_string("against", [], "Another recipe, its gi
 _SERVING = absl.flags.DEFINE_string("serving", None, "The folder of an exported version.")
 _KERAS = absl.flags.DEFINE_string("keras", None, "With --serving: the .keras file that it was made from.")
 _PERTURBED = absl.flags.DEFINE_list("perturbed", [], f"Models of Keras: {', '.join(perturbed_cost.MODELS)}.")
+_FIND = absl.flags.DEFINE_bool("find_batch_size", False, "Looks for the largest batch whose step fits into memory.")
+_MEMORY = absl.flags.DEFINE_float("memory_gib", None, "With --find_batch_size: the limit; without it, what there is.")
+_DEVICES = absl.flags.DEFINE_integer("devices", None, "With --find_batch_size: as train.devices.", lower_bound=1)
+_SCALE = absl.flags.DEFINE_bool("scale", False, "Measures what several devices, input, checkpoints and resuming cost.")
+_ONE_BATCH = absl.flags.DEFINE_integer("one_batch", None, "Of --find_batch_size: a process that tries one.")
+_RING_WORKER = absl.flags.DEFINE_bool("ring_worker", False, "Of --scale: one of two processes.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
 
 
@@ -100,20 +111,51 @@ def compare_serving(folder: str, network: str, batch_sizes: Sequence[int], runs:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Times every batch size and prints a line for each contender."""
-    flags = absl.flags.FLAGS
+    """Does what the flags ask for."""
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
-    if _SERVING.value:
+    if _FIND.value or _SCALE.value:
+        _scale()
+    elif _SERVING.value:
         if not _KERAS.value:
             raise _cli.UserError("--serving: expected --keras with it, the .keras file that it was made from.")
         print(compare_serving(_SERVING.value, _KERAS.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value))
+    else:
+        _time_steps()
+
+
+def _images(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images in [0, 1] and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)
+    return x, rng.integers(0, _CLASSES.value, size).astype(np.int32)
+
+
+def _scale() -> None:
+    """--find_batch_size and --scale, and the processes that they start."""
+    flags, arguments = absl.flags.FLAGS, sys.argv[1:]
+    _cli.parse(flags.gin_file, flags.gin_bindings)
+    recipe, data = _cli.call(Recipe), _cli.call(Data)
+    if _ONE_BATCH.value:
+        x, y = _images(_ONE_BATCH.value)
+        print(batch_size.measure(recipe, x, y, _CLASSES.value, _DEVICES.value, _RUNS.value))
         return
+    if _FIND.value:
+        devices = _DEVICES.value or max(1, len(tf.config.list_physical_devices("GPU")))
+        batch_size.find(arguments, recipe, data.batch_size, devices, _MEMORY.value)
+        return
+    for size in map(int, _BATCH_SIZES.value):
+        setting = scale_cost.Setting(recipe, data, *_images(size), _CLASSES.value)
+        work = scale_cost.ring_rows(setting, _RUNS.value) if _RING_WORKER.value else None
+        print(work or scale_cost.compare(setting, arguments, _RUNS.value), flush=True)
+
+
+def _time_steps() -> None:
+    """Times every batch size and prints a line for each contender."""
+    flags = absl.flags.FLAGS
     for model in _PERTURBED.value:
         print(perturbed_cost.compare(model, _RUNS.value), flush=True)
     for size in map(int, _BATCH_SIZES.value if flags.gin_file else []):
-        rng = np.random.default_rng(0)
-        x = rng.uniform(0, 1, (size, *map(int, _SHAPE.value))).astype(np.float32)
-        y = rng.integers(0, _CLASSES.value, size).astype(np.int32)
+        x, y = _images(size)
         recipes = [flags.gin_file, *(each.split("+") for each in _AGAINST.value)]
         steps = {"+".join(files): our_step(files, flags.gin_bindings, x, y) for files in recipes}
         with contextlib.ExitStack() as others:
