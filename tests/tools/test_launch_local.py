@@ -51,7 +51,8 @@ def test_lost_workers_begin_again_as_often_as_allowed(tmp_path):
 
 
 def test_a_signal_reaches_all_and_none_begins_again():
-    code = "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(143)); print('ready', flush=True); time.sleep(60)"
+    wait = "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(143)); "
+    code = wait + "print('ready', flush=True); time.sleep(60)"
     said, found = launch(code, "--restarts=3", send=signal.SIGTERM)
     assert (found, said.count("begin again")) == (143, 0)
 
