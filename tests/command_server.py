@@ -4,6 +4,7 @@ Importing it takes seconds, which every start would take again. What a command d
 process of its own: it is forked for each request, a line of JSON with "arguments", "cwd", "env", "out" and "err".
 """
 
+import errno
 import itertools
 import json
 import os
@@ -33,7 +34,7 @@ class CommandServer:
         """What subprocess.run gives for python -m pipelines.train.
 
         kill is (what, n): SIGKILL n "seconds" after the start, or at the n-th file that is "replaced", checkpoint that
-        is "written" (in its middle), or batch that is "measured".
+        is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full".
         """
         with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
             request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env, "kill": kill}
@@ -68,12 +69,20 @@ def die_at(what, n):
     if what == "seconds":
         threading.Timer(n, die).start()
         return
-    places = {"replaced": (os, "replace"), "written": (tf.train.Checkpoint, "write"), "measured": (Evaluator, "count")}
+    places = {
+        "replaced": (os, "replace"),
+        "full": (os, "replace"),
+        "written": (tf.train.Checkpoint, "write"),
+        "measured": (Evaluator, "count"),
+    }
     owner, name = places[what]
     original, calls = getattr(owner, name), itertools.count(1)
 
     def trap(*arguments, **settings):
-        if next(calls) == n:
+        call = next(calls)
+        if what == "full" and call >= n:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if what != "full" and call == n:
             if what == "written":
                 threading.Timer(0.002, die).start()
             else:

@@ -82,3 +82,14 @@ def test_kills_on_two_replicas_change_nothing_but_rounding(commands, tmp_path):
     assert killed >= 3
     for folder in folders:
         assert_same(whole, folder, atol=1e-12)
+
+
+def test_a_disk_that_fills_up_stops_the_run_cleanly_and_costs_nothing(commands, tmp_path):
+    whole, folder = finish(commands, tmp_path / "whole"), tmp_path / "run"
+    for n in (1, 4, 7):
+        done = commands.train(*arguments(folder), kill=("full", n))
+        assert done.returncode == 2
+        (said,) = done.stderr.strip().splitlines()
+        assert said.startswith("error: cannot be written: ")
+        assert not list(folder.glob(".*part*"))
+    assert_same(whole, finish(commands, folder), atol=0)
