@@ -39,7 +39,8 @@ _WORKER = "--ring_worker"  # of tools.benchmark: one of two processes
 Seconds = dict[str, list[float]]
 
 
-class Setting(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Setting:
     """What is trained: recipe, data's settings, images [B, H, W, C] in [0, 1], labels [B], their number."""
 
     recipe: Recipe
@@ -60,9 +61,7 @@ class Setting(NamedTuple):
 
     def batches(self, images: Images) -> Batches:
         """Batches of other images, as many at once, with the augmentation of the data."""
-        data = self.data
-        labels = np.resize(self.y, len(images))
-        split = Split(images, labels)
+        data, split = self.data, Split(images, np.resize(self.y, len(images)))
         return Batches(split, len(self.x), data.augment, 0, 1, self.recipe.dtype, data.mix, self.classes)
 
 
