@@ -227,7 +227,9 @@ def _resume_row(setting: Setting, folder: pathlib.Path, runs: int) -> Row:
     images = np.zeros((setting.count, *setting.x.shape[1:]), np.uint8)
     batches = setting.batches(images)
     places = {"fresh": folder.parent / "none", "resumed": folder}
-    steps = {name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()}
+    steps: dict[str, Step] = {
+        name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()
+    }
     seconds = interleave(steps, runs)
     fresh, resumed = (statistics.median(seconds[name]) for name in steps)
     later = statistics.median(b - a for a, b in zip(seconds["fresh"], seconds["resumed"], strict=True))
