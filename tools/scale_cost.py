@@ -39,7 +39,8 @@ _WORKER = "--ring_worker"  # of tools.benchmark: one of two processes
 Seconds = dict[str, list[float]]
 
 
-class Setting(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Setting:
     """What is trained: recipe, data's settings, images [B, H, W, C] in [0, 1], labels [B], their number."""
 
     recipe: Recipe
@@ -60,9 +61,7 @@ class Setting(NamedTuple):
 
     def batches(self, images: Images) -> Batches:
         """Batches of other images, as many at once, with the augmentation of the data."""
-        data = self.data
-        labels = np.resize(self.y, len(images))
-        split = Split(images, labels)
+        data, split = self.data, Split(images, np.resize(self.y, len(images)))
         return Batches(split, len(self.x), data.augment, 0, 1, self.recipe.dtype, data.mix, self.classes)
 
 
@@ -228,7 +227,9 @@ def _resume_row(setting: Setting, folder: pathlib.Path, runs: int) -> Row:
     images = np.zeros((setting.count, *setting.x.shape[1:]), np.uint8)
     batches = setting.batches(images)
     places = {"fresh": folder.parent / "none", "resumed": folder}
-    steps = {name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()}
+    steps: dict[str, Step] = {
+        name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()
+    }
     seconds = interleave(steps, runs)
     fresh, resumed = (statistics.median(seconds[name]) for name in steps)
     later = statistics.median(b - a for a, b in zip(seconds["fresh"], seconds["resumed"], strict=True))

@@ -36,6 +36,7 @@ def test_the_table_has_a_line_for_each_cost():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
     assert [row[0].split(" (")[0] for row in rows] == ROWS
     assert all(float(row[2].split()[0]) > 0 for row in rows[:-1])
+    assert [row[1].split("step (")[1][:1] for row in rows if "reductions" in row[0]] == ["3", "2"] * 2
     assert all((row[3] == "") == (row[4] == "") for row in rows)
 
 
