@@ -116,7 +116,7 @@ def test_no_more_is_kept_than_there_is_room_for(tmp_path):
         read.append(file.name)
         return np.zeros((2, 2, 1), np.uint8)
 
-    images = Decoded([pathlib.Path(str(i)) for i in range(10)], decode, (2, 2, 1), room=3 * 4 + 1)
+    images = Decoded([pathlib.Path(str(i)) for i in range(10)], decode, (2, 2, 1), 3 * 4 + 1, str)
     for _ in range(3):
         assert images[:].shape == (10, 2, 2, 1)
     assert len(images._kept) == 3
