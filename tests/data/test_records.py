@@ -36,6 +36,13 @@ def test_a_converted_set_gives_the_same_images_and_labels_in_the_same_order(tmp_
     assert not list(tmp_path.rglob(".awp_tf*"))
 
 
+def test_several_files_are_taken_by_turns_as_tensorflow_datasets_does(tmp_path):
+    where = prepared(tmp_path, shards=2)
+    assert len(list(tmp_path.rglob("mine-train.tfrecord*"))) == 2
+    same(tfds_source(*where).train, tfds_source(*where, memory_gib=SMALL).train)
+    assert len(list(tmp_path.rglob("mine-train.array_record*-of-00002"))) == 2
+
+
 def test_a_set_prepared_as_array_record_is_read_whole_where_it_fits(tmp_path):
     where = prepared(tmp_path, file_format="array_record")
     held, stored = tfds_source(*where), tfds_source(*where, memory_gib=SMALL)
