@@ -46,6 +46,7 @@ setuptools.setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "array-record": ["array_record>=0.5"],  # on Linux tensorflow-datasets brings it
         "serving": SERVING,
         "onnx": ONNX,
         "torch": ["torch>=2.4"],

@@ -25,10 +25,10 @@ from awp_tf.study.records import Study
 from awp_tf.training import recipe, train
 
 CONFIGURABLE = (
-    *(data.Chain, data.Cutout, data.NoAugment, data.PadCropFlip, data.RandAugment, data.Rotate),
+    *(data.Chain, data.Cutout, data.NoAugment, data.PadCropFlip, data.RandAugment, data.RandomResizedCrop, data.Rotate),
     *(data.CutMix, data.MixChain, data.MixUp, data.NoMix, data.SmoothLabels),
     *(data.ExtraData, data.NoExtra),
-    *(data.digits, data.image_folder, data.npz, data.only_classes, data.tfds_source),
+    *(data.digits, data.image_folder, data.npy, data.npz, data.only_classes, data.tfds_source),
     *(networks.application, networks.preact_resnet18, networks.pretrained, networks.small_cnn, networks.wide_resnet),
     *(networks.from_file, networks.vit),
     *(networks.alexnet, networks.conv4, networks.lenet, networks.mlp),

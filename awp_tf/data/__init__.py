@@ -6,8 +6,9 @@ from awp_tf.data.extra import ExtraData, NoExtra
 from awp_tf.data.mixed import MixedBatches
 from awp_tf.data.mixing import CutMix, Mix, MixChain, MixUp, NoMix, SmoothLabels
 from awp_tf.data.rand_augment import RandAugment
+from awp_tf.data.resized_crop import RandomResizedCrop
 from awp_tf.data.settings import Data
-from awp_tf.data.sources import Source, digits, image_folder, npz, tfds_source
+from awp_tf.data.sources import Source, digits, image_folder, npy, npz, tfds_source
 from awp_tf.data.splits import Split
 from awp_tf.data.subsets import only_classes
 
@@ -28,6 +29,7 @@ __all__ = [
     "NoMix",
     "PadCropFlip",
     "RandAugment",
+    "RandomResizedCrop",
     "Rotate",
     "SmoothLabels",
     "Source",
@@ -35,6 +37,7 @@ __all__ = [
     "digits",
     "hold_out",
     "image_folder",
+    "npy",
     "npz",
     "only_classes",
     "ordered",

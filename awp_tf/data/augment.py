@@ -88,9 +88,7 @@ class Rotate:
 
     def __call__(self, images: tf.Tensor, seed: Seed) -> tf.Tensor:
         """See Augment."""
-        before = seed.first  # rows of the global batch
-        every = [before + tf.shape(images)[0]]
-        turn = tf.random.stateless_uniform(every, seed.key, -1.0, 1.0, alg=ALGORITHM)[before:]
+        turn = uniform(seed, [tf.shape(images)[0]], -1.0, 1.0)
         angle = turn * (self.degrees * math.pi / 180)
         cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
         x, y = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
@@ -159,20 +157,24 @@ def box(seed: Seed, images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> t
     return inside[0][:, :, tf.newaxis, tf.newaxis] & inside[1][:, tf.newaxis, :, tf.newaxis]
 
 
-def warp(images: tf.Tensor, matrix: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Each pixel (x, y) becomes the one nearest to (a x + b y + c, d x + e y + f); black outside.
+def warp(
+    images: tf.Tensor, matrix: Sequence[tf.Tensor], interpolation: str = "NEAREST", outside: str = "CONSTANT"
+) -> tf.Tensor:
+    """Each pixel (x, y) becomes the one at (a x + b y + c, d x + e y + f): by default the nearest, black outside.
 
     Args:
         images: [B, H, W, C].
         matrix: a to f, and two zeros, each [B].
+        interpolation: "NEAREST" or "BILINEAR".
+        outside: "CONSTANT" (black) or "NEAREST" (the border's pixels).
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack(matrix, axis=1),
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
+        interpolation=interpolation,
+        fill_mode=outside,
     )
 
 
@@ -181,3 +183,10 @@ def integers(seed: Seed, shape: Sequence[int | tf.Tensor], below: int) -> tf.Ten
     rows, *others = shape
     every = [seed.first + rows, *others]  # what comes first does not depend on how many follow
     return tf.random.stateless_uniform(every, seed.key, 0, below, dtype=tf.int32, alg=ALGORITHM)[seed.first :]
+
+
+def uniform(seed: Seed, shape: Sequence[int | tf.Tensor], low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+    """Numbers in [low, high), float32: the rows of the global batch from seed.first on."""
+    rows, *others = shape
+    every = [seed.first + rows, *others]
+    return tf.random.stateless_uniform(every, seed.key, low, high, alg=ALGORITHM)[seed.first :]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from awp_tf.data import folders
-from awp_tf.data.sources import Source, digits, npz_split, tfds_source
+from awp_tf.data.sources import Source, digits, npy_split, npz_split, tfds_source
 from awp_tf.data.splits import Split, check_split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
@@ -24,7 +24,8 @@ def data_set(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet
 
     Args:
         name: "digits"; an .npz file with x_test and y_test (or x_train and y_train, for that split); a
-            folder with test/<class>/* (or <class>/* itself); or else a set of tensorflow-datasets.
+            folder with x_test.npy and y_test.npy; one with test/<class>/* (or val/<class>/*, or <class>/* itself); or
+            else a set of tensorflow-datasets.
         parts: Which splits: "test", "train".
         shape: Of the network's images; a folder's are resized to it.
 
@@ -34,6 +35,8 @@ def data_set(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet
     path = local(name)
     if name.endswith(".npz"):
         found = DataSet({part: npz_split(name, part, default_room()) for part in parts})
+    elif any(path.glob("x_*.npy")):
+        found = DataSet({part: npy_split(name, part, default_room()) for part in parts})
     elif path.is_dir():
         found = _folder(path, parts, shape)
     else:
@@ -55,7 +58,8 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     height, width, channels = shape
     if height != width or channels not in (1, 3):
         raise UserError(f"{path}: expected a network for square images to read a folder for, received {list(shape)}.")
-    roots = {part: path / part if (path / part).is_dir() else path for part in parts}
+    found = {part: folders.part_of(path, part) for part in parts}
+    roots = {part: root if root.is_dir() else path for part, root in found.items()}
     if len(set(roots.values())) < len(roots):
         raise UserError(
             f"{path}: expected train/<class>/ and test/<class>/, since both are asked for; received neither."

@@ -38,6 +38,12 @@ def class_names(root: pathlib.Path) -> list[str]:
     return names
 
 
+def part_of(root: pathlib.Path, part: str) -> pathlib.Path:
+    """The folder of a part, "train" or "test"; ImageNet calls the images that everybody tests on val."""
+    names = (part, "val") if part == "test" else (part,)
+    return next((root / name for name in names if (root / name).is_dir()), root / part)
+
+
 def read(
     root: pathlib.Path, names: Sequence[str], size: int, channels: int, room: int | None = None
 ) -> tuple[Images, np.ndarray]:
@@ -62,7 +68,7 @@ def read(
     labels = np.array([y for _, y in found], np.int32)
     total = len(found) * size * size * channels
     files, shape = [file for file, _ in found], (size, size, channels)
-    images = Decoded(files, lambda file: decode(file, size, channels), shape, 0 if room is None else room)
+    images = Decoded(files, lambda file: decode(file, size, channels), shape, room or 0, _name_and_size)
     if room is None or total <= room:
         return images[:], labels
     print(
@@ -160,6 +166,11 @@ def _kinds(files: Sequence[pathlib.Path]) -> list[str]:
     """How many there are of each kind: "10 .webp"."""
     kinds = ("folders" if file.is_dir() else file.suffix.lower() or "without a suffix" for file in files)
     return [f"{count:,} {kind}" for kind, count in collections.Counter(kinds).most_common()]
+
+
+def _name_and_size(file: pathlib.Path) -> str:
+    """What stands for a file's image."""
+    return f"{file.parent.name}/{file.name} {file.stat().st_size}"
 
 
 def _is_visible(path: pathlib.Path) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -94,34 +95,76 @@ def npz_split(path: str, part: str, room: int | None = None) -> Split:
     except (UserError, *_UNREADABLE) as error:
         message = f"an .npz file with numeric arrays x_{part} and y_{part}"
         raise UserError(f"{path}: expected {message}; {first_line(error).split('; ')[-1]}") from error
+    return _arrays(path, images, labels, room)
+
+
+def npy(path: str, memory_gib: float | None = None) -> Source:
+    """A folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy, as np.save writes them; read without pickle.
+
+    Args:
+        path: The folder. Images that need more memory than that stay in their file, and are read batch by batch.
+        memory_gib: How much memory the images of a split may take; None is a quarter of what there is.
+
+    Raises:
+        UserError: A file is missing or is not such a file, or its contents fail the checks.
+    """
+    room = memory.room("npy.memory_gib", memory_gib)
+    return source_of(path, npy_split(path, "train", room), npy_split(path, "test", room))
+
+
+def npy_split(path: str, part: str, room: int | None = None) -> Split:
+    """One split of such a folder: x_<part>.npy and y_<part>.npy; see npy. Of room bytes, None is all it takes."""
+    files = [local(path) / f"{name}_{part}.npy" for name in "xy"]
+    images, labels = (_npy(file) for file in files)
+    return _arrays(str(files[0]), images, labels, room)
+
+
+def _npy(file: pathlib.Path) -> np.ndarray:
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{file}: expected a numeric array that np.save wrote; {first_line(error)}") from error
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{file}: expected a numeric array that np.save wrote, received an .npz file of that name.")
+    return found
+
+
+def _arrays(name: str, images: np.ndarray, labels: np.ndarray, room: int | None) -> Split:
+    """Arrays, mapped or not, as a split: read into memory where they fit into room."""
     if room is None or images.nbytes <= room or images.dtype not in (np.uint8, np.float32):
         return split_of(np.array(images), np.array(labels))
     if isinstance(images, np.memmap):
         size = f"{images.nbytes / memory.GIB:.1f} GiB"
-        print(f"{path}: {len(images):,} images, {size}: read from the file batch by batch")
+        print(f"{name}: {len(images):,} images, {size}: read from the file batch by batch")
     return split_of(images, np.array(labels))
 
 
-def tfds_source(name: str, data_dir: str | None = None, size: int | None = None) -> Source:
-    """An image classification set of tensorflow-datasets, with its train and test splits.
+def tfds_source(
+    name: str, data_dir: str | None = None, size: int | None = None, memory_gib: float | None = None
+) -> Source:
+    """An image classification set of tensorflow-datasets, with its train and test (else validation) splits.
 
     Args:
         name: Its TFDS name: cifar10, cifar100, svhn_cropped, mnist, fashion_mnist, ...
         data_dir: Where it is, or will be; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         size: Height and width that all images are resized to; None where they are of one size already.
+        memory_gib: How much memory the decoded images of a split may take; None is a quarter of what there is. Of more,
+            so many are kept in memory, and the others read by index from ArrayRecord files; a set in TFRecord files is
+            written in that form once, beside them.
 
     Raises:
         UserError: There is no such set, it is not prepared and cannot be downloaded, its images are of several sizes
             and no size is given, or its labels are no classes.
     """
+    room = memory.room("tfds_source.memory_gib", memory_gib)
     if size is not None:
         at_least("tfds_source.size", size, 4)
-    train, test, class_names = tfds_reader.read(name, data_dir, size)
+    train, test, class_names = tfds_reader.read(name, data_dir, size, room)
     return source_of(name, split_of(*train), split_of(*test), class_names)
 
 
 def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | None = None) -> Source:
-    """A folder with train/<class>/* and test/<class>/*: PNG, JPEG, WebP, BMP or GIF of any size.
+    """A folder with train/<class>/* and test/<class>/* (or val/<class>/*): PNG, JPEG, WebP, BMP or GIF of any size.
 
     Hidden and system folders are no classes; files of other kinds, and folders inside a class, are left out, and that
     is said.
@@ -139,7 +182,7 @@ def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | No
     at_least("image_folder.size", size, 4)
     if channels not in (1, 3):
         raise UserError(f"image_folder.channels: expected 3 (colour) or 1 (grey), received {channels!r}.")
-    roots = [local(path) / part for part in ("train", "test")]
+    roots = [folders.part_of(local(path), part) for part in ("train", "test")]
     names = [folders.class_names(root) for root in roots]
     if not names[0] or names[0] != names[1]:
         raise UserError(

@@ -1,7 +1,7 @@
 """Images that stay where they are until they are asked for, row by row: a batch is still a function of (seed, step)."""
 
 import concurrent.futures
-import pathlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -40,28 +40,40 @@ class Images(Protocol):
 
 
 class Decoded:
-    """Files that are decoded when they are asked for; the first ones that are stay in memory as long as there is room.
+    """Items (files, records) that are decoded when they are asked for; the first stay in memory while there is room.
 
     Which ones does not matter where every epoch has an order of its own.
     """
 
     def __init__(
         self,
-        files: Sequence[pathlib.Path],
-        decode: Callable[[pathlib.Path], np.ndarray],
+        items: Sequence[Any],
+        decode: Callable[[Any], np.ndarray],
         shape: tuple[int, ...],
         room: int,
+        describe: Callable[[Any], str],
+        dtype: Any = np.uint8,
     ) -> None:
-        """Keeps up to room bytes of images; decode makes uint8 [H, W, C] (shape) of a file."""
-        self._files, self._decode = list(files), decode
-        self.shape, self.dtype, self.ndim = (len(files), *shape), np.dtype(np.uint8), 1 + len(shape)
+        """Reads nothing yet.
+
+        Args:
+            items: What decode takes, one an image.
+            decode: Makes an array [H, W, C] of an item; several threads call it.
+            shape: Of that array.
+            room: Bytes of images that may be kept.
+            describe: A line that stands for an item's image in a digest.
+            dtype: Of that array.
+        """
+        self._items, self._decode, self._describe = items, decode, describe
+        self.shape, self.dtype, self.ndim = (len(items), *shape), np.dtype(dtype), 1 + len(shape)
         self._kept: dict[int, np.ndarray] = {}
-        self._most = room // int(np.prod(shape))
+        self._most = room // (int(np.prod(shape)) * self.dtype.itemsize)
+        self._writing = threading.Lock()
         self._threads = concurrent.futures.ThreadPoolExecutor(len(cores()))
 
     def __len__(self) -> int:
-        """How many files."""
-        return len(self._files)
+        """How many items."""
+        return len(self._items)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """The images at index, decoded side by side."""
@@ -80,17 +92,17 @@ class Decoded:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def digest(self, total: Any, rows: np.ndarray) -> None:
-        """Adds names and sizes of files: to read them all would take as long as an epoch."""
+        """Adds what stands for the images at rows: to decode them all would take as long as an epoch."""
         for row in rows:
-            file = self._files[row]
-            total.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode(errors="surrogateescape"))
+            total.update(f"{self._describe(self._items[row])}\n".encode(errors="surrogateescape"))
 
     def _image(self, row: int) -> np.ndarray:
         image = self._kept.get(row)
         if image is None:
-            image = self._decode(self._files[row])
-            if len(self._kept) < self._most:
-                self._kept[row] = image
+            image = self._decode(self._items[row])
+            with self._writing:  # or threads that see the same last place would all take it
+                if len(self._kept) < self._most:
+                    self._kept[row] = image
         return image
 
 

@@ -2,21 +2,26 @@
 
 import concurrent.futures
 import difflib
+import sys
 import urllib.error
 import urllib.request
 from typing import Any
 
 import numpy as np
 
+from awp_tf.data import records
 from awp_tf.data.folders import resize
+from awp_tf.data.stored import Images
 from awp_tf.infra.errors import UserError, first_line
 
 _PROBE = "https://storage.googleapis.com"
 _PROBE_SECONDS = 5.0
 
 
-def read(name: str, data_dir: str | None, size: int | None = None) -> tuple[Any, Any, list[str]]:
-    """((images, labels), (images, labels), class names) of the train and test splits.
+def read(
+    name: str, data_dir: str | None, size: int | None = None, room: int | None = None
+) -> tuple[Any, Any, list[str]]:
+    """((images, labels), (images, labels), class names) of the train and test (else validation) splits.
 
     Raises:
         UserError: See awp_tf.data.sources.tfds_source.
@@ -24,8 +29,9 @@ def read(name: str, data_dir: str | None, size: int | None = None) -> tuple[Any,
     import tensorflow_datasets as tfds  # noqa: PLC0415 (it takes seconds)
 
     builder = _builder(tfds, name, data_dir)
-    missing = {"train", "test"} - set(builder.info.splits or ("train", "test"))
-    if missing or builder.info.supervised_keys != ("image", "label"):
+    splits = builder.info.splits or ("train", "test")
+    parts = ("train", "test" if "test" in splits else "validation")  # ImageNet's test images have no labels
+    if not set(parts) <= set(splits) or builder.info.supervised_keys != ("image", "label"):
         raise UserError(
             f"{name}: expected an image classification set with splits train and test; this is another kind."
         )
@@ -36,8 +42,8 @@ def read(name: str, data_dir: str | None, size: int | None = None) -> tuple[Any,
         raise UserError(f"{name}: expected labels that are whole numbers, one an image, received {label}.")
     if image.np_dtype == np.uint16:
         raise UserError(f"{name}: expected images of 8 bits (or floats in [0, 1]), received 16 bits.")
-    splits = [_load(tfds, builder, split, size) for split in ("train", "test")]
-    return splits[0], splits[1], list(getattr(label, "names", None) or [])
+    train, test = (_split(tfds, builder, name, split, size, room) for split in parts)
+    return train, test, list(getattr(label, "names", None) or [])
 
 
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
@@ -80,6 +86,27 @@ def _online() -> bool:
     finally:
         pool.shutdown(wait=False)
     return True
+
+
+def _split(
+    tfds: Any, builder: Any, name: str, split: str, size: int | None, room: int | None
+) -> tuple[Images, np.ndarray]:
+    """Images and labels, in memory where they fit into room; as TFRecord files that is one pass, in order."""
+    info, by_index = builder.info.splits[split], builder.info.file_format.value == records.FORMAT
+    if not by_index and (room is None or _bytes(builder, split, size) <= room):
+        return _load(tfds, builder, split, size)
+    if not by_index:
+        records.convert(name, info)
+    return records.read(name, builder, split, size, sys.maxsize if room is None else room)
+
+
+def _bytes(builder: Any, split: str, size: int | None) -> int:
+    """How much memory the images take; those of several sizes at least what their files do."""
+    image, info = builder.info.features["image"], builder.info.splits[split]
+    height, width, channels = image.shape if size is None else (size, size, image.shape[-1])
+    if None in (height, width, channels):
+        return int(info.num_bytes)
+    return int(info.num_examples * height * width * channels * np.dtype(image.np_dtype).itemsize)
 
 
 def _load(tfds: Any, builder: Any, split: str, size: int | None) -> tuple[np.ndarray, np.ndarray]:

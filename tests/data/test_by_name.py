@@ -28,6 +28,23 @@ def test_an_npz_file_needs_the_wanted_split_only(tmp_path):
         data_set(str(file), ["train"], SHAPE)
 
 
+def test_a_folder_of_arrays(tmp_path):
+    np.save(tmp_path / "x_test.npy", np.full((3, 8, 8, 3), 9, np.uint8))
+    np.save(tmp_path / "y_test.npy", np.array([0, 1, 1]))
+    assert data_set(str(tmp_path), ["test"], SHAPE).splits["test"].images.shape == (3, *SHAPE)
+    with pytest.raises(UserError, match=r"x_train\.npy: expected a numeric array"):
+        data_set(str(tmp_path), ["train"], SHAPE)
+
+
+def test_a_folder_as_imagenet_has_it(tmp_path):
+    for part, value in (("train", 10), ("val", 200)):
+        for name in ("cat", "dog"):
+            save_image(tmp_path / part / name / "1.png", value)
+    found = data_set(str(tmp_path), ["test", "train"], SHAPE)
+    assert found.class_names == ["cat", "dog"]
+    assert [split.images[0, 0, 0, 0] for split in found.splits.values()] == [200, 10]
+
+
 def test_a_folder_with_and_without_a_test_folder(tmp_path):
     for root in (tmp_path / "a" / "test", tmp_path / "b"):
         save_image(root / "cat" / "1.png", 10)

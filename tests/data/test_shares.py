@@ -19,13 +19,17 @@ from awp_tf.data import (
     NoMix,
     PadCropFlip,
     RandAugment,
+    RandomResizedCrop,
     Rotate,
     SmoothLabels,
     Split,
 )
 from awp_tf.data.stored import Chosen
 
-AUGMENTS = [NoAugment(), PadCropFlip(2), Rotate(), Cutout(3), RandAugment(), Chain((PadCropFlip(2), Cutout(3)))]
+AUGMENTS = [
+    *(NoAugment(), PadCropFlip(2), Rotate(), Cutout(3), RandAugment(), RandomResizedCrop()),
+    Chain((PadCropFlip(2), Cutout(3))),
+]
 MIXES = [SmoothLabels(), MixUp(), CutMix(), MixChain((MixUp(), SmoothLabels()))]
 CASES = [*((augment, NoMix()) for augment in AUGMENTS), *((PadCropFlip(2), mix) for mix in MIXES)]
 

@@ -1,21 +1,28 @@
 """Images that are not in memory give the same batches, digests and shares as those that are."""
 
+import concurrent.futures
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from data.test_tfds_reader import prepared
 from helpers import tiny_trainer
 from training.test_loop import make_loop
 
-from awp_tf.data import Batches, MixedBatches, hold_out, image_folder, npz, ordered
+from awp_tf.attacks import FGSM
+from awp_tf.data import Batches, MixedBatches, hold_out, image_folder, npy, npz, ordered, tfds_source
 from awp_tf.data.batches import spread
 from awp_tf.data.splits import Split
 from awp_tf.data.stored import Chosen, Decoded, in_memory
+from awp_tf.evaluation.accuracy import evaluate
 from awp_tf.infra.errors import UserError
+from awp_tf.networks import small_cnn
+from awp_tf.threats import Linf
 
 SMALL = 1e-9  # GiB: nothing fits
 
@@ -37,12 +44,19 @@ def file(tmp_path, rng):
         arrays[f"x_{part}"] = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
         arrays[f"y_{part}"] = np.arange(count) % 4
     np.savez(tmp_path / "set.npz", **arrays)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
     return tmp_path / "set.npz"
 
 
 SOURCES = {
     "folder": lambda folder, file, gib: image_folder(str(folder), size=8, memory_gib=gib),
     "npz": lambda folder, file, gib: npz(str(file), memory_gib=gib),
+    "npy": lambda folder, file, gib: npy(str(file.parent), memory_gib=gib),
+    "tfds": lambda folder, file, gib: tfds_source(*prepared(file.parent), memory_gib=gib),
+    "array_record": lambda folder, file, gib: tfds_source(
+        *prepared(file.parent, file_format="array_record"), memory_gib=gib
+    ),
 }
 
 
@@ -89,8 +103,36 @@ def test_shares_of_a_split_are_the_same(pair):
         assert isinstance(stored.images, Chosen)
 
 
+def test_what_is_not_in_memory_has_one_digest(pair):
+    _, stored = pair
+    rows = np.array([3, 1, 5])
+    assert stored.train.digest() == stored.train.digest()
+    assert stored.train.take(rows).digest() == stored.train.take(rows).digest()
+    assert stored.train.take(rows).digest() != stored.train.take(rows[::-1]).digest()
+
+
+def test_evaluation_sees_the_same(pair):
+    shape = pair[0].shape
+    network = small_cnn(shape=shape, classes=pair[0].classes, width=2)
+    accuracies = [evaluate(network, ordered(s.test, 5), {"fgsm": FGSM(Linf(0.1))}) for s in pair]
+    assert accuracies[0] == accuracies[1]
+    places = np.array([4, 0, 7])
+    np.testing.assert_array_equal(*(s.test.images[places] for s in pair))  # as an audit reads them
+    np.testing.assert_array_equal(*(np.asarray(spread(s.test, 3).images) for s in pair))  # as an export does
+
+
+def test_only_what_is_asked_for_is_decoded(folder):
+    source, read = image_folder(str(folder), 8, memory_gib=SMALL), []
+    decode = source.test.images._decode
+    source.test.images._decode = lambda file: read.append(file) or decode(file)
+    list(ordered(spread(source.test, 3), 2))
+    assert len(read) == 3
+
+
 def test_a_file_has_one_digest_wherever_it_is_read(file):
     assert npz(str(file)).identity == npz(str(file), memory_gib=SMALL).identity
+    folder = str(file.parent)
+    assert npy(folder).identity == npy(folder, memory_gib=SMALL).identity == npz(str(file)).identity
 
 
 def test_a_folder_that_changes_is_noticed(folder):
@@ -116,11 +158,43 @@ def test_no_more_is_kept_than_there_is_room_for(tmp_path):
         read.append(file.name)
         return np.zeros((2, 2, 1), np.uint8)
 
-    images = Decoded([pathlib.Path(str(i)) for i in range(10)], decode, (2, 2, 1), room=3 * 4 + 1)
+    images = Decoded([pathlib.Path(str(i)) for i in range(10)], decode, (2, 2, 1), 3 * 4 + 1, str)
     for _ in range(3):
         assert images[:].shape == (10, 2, 2, 1)
     assert len(images._kept) == 3
     assert len(read) == 3 + 3 * 7
+
+
+def test_threads_that_decode_at_once_keep_no_more_than_there_is_room_for():
+    meeting = threading.Barrier(8)
+
+    def decode(item):
+        meeting.wait(10)  # all have seen that there is room
+        return np.full((2, 2, 1), item, np.uint8)
+
+    images = Decoded(list(range(8)), decode, (2, 2, 1), 2 * 4, str)
+    threads = concurrent.futures.ThreadPoolExecutor(8)
+    found = list(threads.map(images._image, range(8)))
+    assert [int(image[0, 0, 0]) for image in found] == list(range(8))
+    assert len(images._kept) == 2
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            lambda folder: (folder / "y_test.npy").unlink(),
+            r"y_test\.npy: expected a numeric array that np\.save wrote; ",
+        ),
+        (lambda folder: (folder / "x_train.npy").write_bytes(b"none"), r"x_train\.npy: expected a numeric array"),
+        (lambda folder: np.save(folder / "y_train.npy", np.array(["a"] * 40)), r"labels: expected whole numbers"),
+    ],
+)
+def test_a_folder_of_arrays_that_is_none_is_one_line(break_it, message, file):
+    break_it(file.parent)
+    with pytest.raises(UserError, match=message) as error:
+        npy(str(file.parent))
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_decoded_ends_training_with_its_name(folder):

@@ -53,7 +53,17 @@ def test_any_answer_is_a_network(monkeypatch):
     assert tfds_reader._online()
 
 
-def prepared(folder, *, image=None, label=None, pixels=lambda p, number: p, labels=int, keys=("image", "label")):
+def prepared(
+    folder,
+    *,
+    image=None,
+    label=None,
+    pixels=lambda p, number: p,
+    labels=int,
+    keys=("image", "label"),
+    file_format=None,
+    shards=None,
+):
     """The name of a small prepared set in folder, real in every respect."""
     tfds = pytest.importorskip("tensorflow_datasets")
     features = tfds.features.FeaturesDict(
@@ -79,7 +89,8 @@ def prepared(folder, *, image=None, label=None, pixels=lambda p, number: p, labe
             ):
                 yield number, {"image": pixels(x, number), "label": labels(y)}
 
-    Mine(data_dir=folder).download_and_prepare()
+    config = tfds.download.DownloadConfig(num_shards=shards)
+    Mine(data_dir=folder).download_and_prepare(file_format=file_format, download_config=config)
     return "mine", str(folder)
 
 

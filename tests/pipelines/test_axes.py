@@ -25,6 +25,9 @@ for file in sorted((ROOT / "gin").glob("*/*.gin")):
 SAID = {
     "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
+    "gin/data/imagenet.gin": ["PATH='imagenet'"],
+    "gin/imagenet_at_awp.gin": ["PATH='imagenet'"],
+    "gin/data/npy.gin": ["PATH='mine'"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
     "gin/dm_trades.gin": ["EXTRA='pseudo.npz'"],
     "gin/rst.gin": ["EXTRA='pseudo.npz'"],
