@@ -172,7 +172,7 @@ def _files(images: np.ndarray, folder: pathlib.Path) -> Decoded:
     for file, image in zip(files, images, strict=True):
         file.write_bytes(tf.io.encode_png(image).numpy())
     _, size, _, channels = images.shape
-    return Decoded(files, lambda file: folders.decode(file, size, channels), images.shape[1:], room=0)
+    return Decoded(files, lambda file: folders.decode(file, size, channels), images.shape[1:], 0, str)
 
 
 def _burst(batches: Batches) -> Step:

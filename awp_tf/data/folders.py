@@ -68,7 +68,8 @@ def read(
     labels = np.array([y for _, y in found], np.int32)
     total = len(found) * size * size * channels
     files, shape = [file for file, _ in found], (size, size, channels)
-    images = Decoded(files, lambda file: decode(file, size, channels), shape, room or 0, _name_and_size)
+    kept = 0 if room is None or total <= room else room  # what is read whole is not kept twice
+    images = Decoded(files, lambda file: decode(file, size, channels), shape, kept, _name_and_size)
     if room is None or total <= room:
         return images[:], labels
     print(

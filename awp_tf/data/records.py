@@ -89,8 +89,9 @@ def read(name: str, builder: Any, split: str, size: int | None, room: int) -> tu
     known = f"{builder.info.full_name} {split} {info.num_bytes} bytes, size {size}, example"
     decode = _Decoder(f"{name} ({split})", records, features, size)
     shape, kind = decode.image(rows[0]).shape, features["image"].np_dtype
-    images = Decoded(rows.tolist(), decode, shape, room, lambda row: f"{known} {row}", kind)
-    total = int(np.prod(images.shape)) * images.dtype.itemsize
+    total = len(rows) * int(np.prod(shape)) * np.dtype(kind).itemsize
+    kept = 0 if total <= room else room  # what is read whole is not kept twice
+    images = Decoded(rows.tolist(), decode, shape, kept, lambda row: f"{known} {row}", kind)
     if total <= room:
         return images[:], labels[rows]
     print(
