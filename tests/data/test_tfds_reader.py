@@ -63,6 +63,7 @@ def prepared(
     keys=("image", "label"),
     file_format=None,
     shards=None,
+    second="test",
 ):
     """The name of a small prepared set in folder, real in every respect."""
     tfds = pytest.importorskip("tensorflow_datasets")
@@ -80,7 +81,7 @@ def prepared(
             return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
 
         def _split_generators(self, manager):
-            return {"train": self._generate_examples(40, 0), "test": self._generate_examples(20, 7)}
+            return {"train": self._generate_examples(40, 0), second: self._generate_examples(20, 7)}
 
         def _generate_examples(self, count, seed):
             split = tiny_split(count, seed)
@@ -107,6 +108,11 @@ def test_a_prepared_set_of_ones_own_is_read(tmp_path):
     source = tfds_source(*prepared(tmp_path))
     assert sorted(nearest(source.test)) == [(0.0, label) for label in sorted(tiny_split(20, 7).labels)]
     assert source.class_names == ("a", "b", "c", "d")
+
+
+def test_where_there_are_no_test_images_those_of_validation_are_taken(tmp_path):
+    source = tfds_source(*prepared(tmp_path, second="validation"))
+    assert {distance for distance, _ in nearest(source.test)} == {0.0}
 
 
 def taller(pixels, number):
