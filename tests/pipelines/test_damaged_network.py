@@ -18,7 +18,7 @@ def test_a_damaged_network_is_one_line_and_leaves_nothing(command, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0x80
     file.write_bytes(content)
-    arguments = [f"--network={file}", "--gin_file=gin/digits.gin", f"--output={output}"]
+    arguments = [f"--network={file}", "--data=digits", f"--output={output}"]
     done = subprocess.run(
         [sys.executable, "-m", f"pipelines.{command}", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
