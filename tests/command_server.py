@@ -35,8 +35,8 @@ class CommandServer:
         """What subprocess.run gives for python -m pipelines.train.
 
         kill is (what, n): SIGKILL n "seconds" after the start, or at the n-th file that is "replaced", checkpoint that
-        is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full"; or no file finds more
-        "room" than n bytes, so that it fails half-written.
+        is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full"; or no
+        file finds more "room" than n bytes, so that it fails half-written.
         """
         with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
             request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env, "kill": kill}

@@ -20,7 +20,11 @@ def test_a_damaged_network_is_one_line_and_leaves_nothing(command, tmp_path):
     file.write_bytes(content)
     arguments = [f"--network={file}", "--data=digits", f"--output={output}"]
     done = subprocess.run(
-        [sys.executable, "-m", f"pipelines.{command}", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"pipelines.{command}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     (said,) = done.stderr.strip().splitlines()
