@@ -8,6 +8,7 @@ import errno
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ class CommandServer:
         """What subprocess.run gives for python -m pipelines.train.
 
         kill is (what, n): SIGKILL n "seconds" after the start, or at the n-th file that is "replaced", checkpoint that
-        is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full".
+        is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full"; or no
+        file finds more "room" than n bytes, so that it fails half-written.
         """
         with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
             request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env, "kill": kill}
@@ -68,6 +70,9 @@ def die_at(what, n):
 
     if what == "seconds":
         threading.Timer(n, die).start()
+        return
+    if what == "room":  # Python ignores SIGXFSZ: writing fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
         return
     places = {
         "replaced": (os, "replace"),

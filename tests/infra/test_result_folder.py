@@ -1,3 +1,4 @@
+import filelock
 import pytest
 
 from awp_tf.infra.errors import UserError
@@ -54,3 +55,15 @@ def test_a_folder_has_one_user_at_a_time(tmp_path):
         pass
     with lock(tmp_path):  # and free afterwards
         pass
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no locks here"), OSError(37, "No locks available")])
+def test_a_disk_without_locks_is_said_and_work_goes_on(error, tmp_path, monkeypatch, capsys):
+    def fail(self, *arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", fail)
+    with lock(tmp_path):
+        (tmp_path / "work").touch()
+    assert f"warning: {tmp_path} cannot be locked (" in capsys.readouterr().out
+    assert (tmp_path / "work").exists()

@@ -1,12 +1,13 @@
 """Files of a run that a bad disk damaged: the checkpoint knows them, or it is said what to do."""
 
 import json
+import os
 import time
 
 import keras
 import pytest
 from helpers import assert_same_weights, tiny_split
-from training.test_loop import make_loop
+from training.test_loop import make_loop, signal_after
 
 from awp_tf.attacks import PGD
 from awp_tf.data import Split
@@ -14,6 +15,7 @@ from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import is_whole_zip
 from awp_tf.infra.run_folder import RunFolder, parts_of, read_run, trained_on
+from awp_tf.infra.signals import Interrupted
 from awp_tf.threats import Linf
 from awp_tf.training import final_test
 
@@ -120,3 +122,19 @@ def test_clocks_that_go_back_change_nothing(folder, tmp_path, monkeypatch, train
     assert json.loads((tmp_path / "back" / "history.json").read_text()) == json.loads(
         (folder / "history.json").read_text()
     )
+
+
+def test_a_clock_that_is_set_back_between_start_and_resume_changes_nothing(folder, tmp_path, monkeypatch):
+    now, place = time.time(), tmp_path / "back"
+    loop, trainer = make_loop(place)
+    signal_after(5, trainer)
+    with pytest.raises(Interrupted):
+        loop.run()
+    for file in place.rglob("*"):
+        os.utime(file, (now + 86400, now + 86400))  # what is there comes from tomorrow
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    loop, trainer = make_loop(place)
+    loop.run()
+    assert (loop.progress.step, loop.progress.epoch) == (9, 3)
+    assert_same_weights(trainer.network, keras.models.load_model(folder / "last.keras"))
+    assert (place / "history.json").read_bytes() == (folder / "history.json").read_bytes()

@@ -93,3 +93,34 @@ def test_a_disk_that_fills_up_stops_the_run_cleanly_and_costs_nothing(commands, 
         assert said.startswith("error: cannot be written: ")
         assert not list(folder.glob(".*part*"))
     assert_same(whole, finish(commands, folder), atol=0)
+
+
+def test_a_checkpoint_that_finds_no_room_half_way_stops_the_run_cleanly_and_costs_nothing(commands, tmp_path):
+    whole, folder = finish(commands, tmp_path / "whole"), tmp_path / "run"
+    assert commands.train(*arguments(folder), kill=("written", 4)).returncode == -9
+    checkpoint = min(file.stat().st_size for file in (whole / "checkpoints").glob("*.data-*"))
+    assert (whole / "last.keras").stat().st_size < checkpoint // 4 * 3  # so that it is a checkpoint that fails
+    done = commands.train(*arguments(folder), kill=("room", checkpoint // 4 * 3))
+    assert done.returncode == 2, done.stderr
+    (said,) = done.stderr.strip().splitlines()
+    assert said.startswith("error: cannot be written: ")
+    assert_same(whole, finish(commands, folder), atol=0)
+
+
+def test_data_that_change_before_the_run_goes_on_are_refused_in_one_line(commands, tmp_path, rng):
+    images, labels, folder = rng.random((120, 8, 8, 1), "float32"), np.arange(120) % 10, tmp_path / "run"
+    data = tmp_path / "data.npz"
+    files = [f"--gin_file=gin/{name}.gin" for name in ("at", "digits", "data/npz")]
+    bindings = [
+        f"--gin_bindings={each}" for each in (f"PATH='{data}'", "Data.validation=60", "EPOCHS=1", *SETTINGS[2:])
+    ]
+    codes = []
+    for shift, kill in ((0, ("written", 2)), (1, None), (0, None)):
+        np.savez(data, x_train=images, y_train=(labels + shift) % 10, x_test=images, y_test=labels)
+        done = commands.train(*files, *bindings, f"--workdir={folder}", kill=kill)
+        codes.append((done.returncode, done.stderr))
+    assert codes[0][0] == -9, codes[0][1]
+    assert codes[1][0] == 2
+    assert codes[1][1].startswith("error: ")
+    assert codes[1][1].count("\n") == 1
+    assert codes[2][0] == 0
