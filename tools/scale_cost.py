@@ -224,8 +224,7 @@ def _checkpoint_rows(batch: int, seconds: Seconds) -> list[Row]:
 
 def _resume_row(setting: Setting, folder: pathlib.Path, runs: int) -> Row:
     """From no trainer to the end of the first step: network, checkpoint, data, trace, step."""
-    images = np.zeros((setting.count, *setting.x.shape[1:]), np.uint8)
-    batches = setting.batches(images)
+    batches = setting.batches(np.zeros((setting.count, *setting.x.shape[1:]), np.uint8))
     places = {"fresh": folder.parent / "none", "resumed": folder}
     steps: dict[str, Step] = {
         name: functools.partial(_first_step, setting, batches, place) for name, place in places.items()
