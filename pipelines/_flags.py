@@ -33,8 +33,8 @@ NETWORK = absl.flags.DEFINE_string(
 DATA = absl.flags.DEFINE_string(
     "data",
     None,
-    "With --network: digits, an .npz file (x_test, y_test, x_train, y_train), a folder with x_test.npy, a folder of class "
-    "folders, a TFDS name.",
+    "With --network: digits, an .npz file (x_test, y_test, x_train, y_train), a folder with x_test.npy, a folder of "
+    "class folders, a TFDS name.",
 )
 THREAT = absl.flags.DEFINE_string("threat", None, "linf:8/255 or l2:128/255, in units of [0, 1] pixels.")
 EXAMPLES = absl.flags.DEFINE_integer("max_examples", None, "At most so many images of a split, spread evenly.")
