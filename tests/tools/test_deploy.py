@@ -26,6 +26,25 @@ for task in $tasks; do wait "$task" || code=$?; done
 exit "${code:-0}"
 """
 
+# As slurmstepd near the end of the time: TERM to the task (proctrack/cgroup), or to all its processes
+# (SignalChildrenProcesses); once the task is gone, KILL to what is left.
+SRUN_ENDING = """#!/bin/bash
+while [[ "$1" == --* ]]; do shift; done
+setsid "$@" &
+task=$!
+until [ -e "$WORKDIR.started" ]; do sleep 0.1; done
+kill -TERM -- "$SIGNALLED$task"
+wait "$task"
+code=$?
+kill -KILL -- "-$task" 2> /dev/null
+exit "$code"
+"""
+SAVES = """#!/bin/bash
+trap 'sleep 1; touch "$WORKDIR.saved"; exit 143' TERM
+touch "$WORKDIR.started"
+for _ in {1..100}; do sleep 0.1; done
+"""
+
 
 @pytest.fixture
 def slurm(tmp_path):
@@ -53,6 +72,19 @@ def test_files_name_what_is_there(file):
         assert (ROOT / gin).is_file()
     for command in re.findall(r"python -m (pipelines\.\w+)", text):
         assert (ROOT / f"{command.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize("signalled", ["", "-"], ids=["the_task", "all_processes"])
+@pytest.mark.parametrize("script", ["slurm_train.sh", "slurm_evaluate.sh"])
+def test_a_job_whose_time_is_over_saves_and_comes_back(slurm, tmp_path, script, signalled):
+    for name, text in (("srun", SRUN_ENDING), ("python", SAVES)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    place = {"SIGNALLED": signalled, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    done = bash(str(DEPLOY / script), env={**slurm, **place}, timeout=30)
+    assert done.returncode == 143, done.stdout + done.stderr
+    assert (tmp_path / "run.saved").exists()
+    assert (tmp_path / "asked").read_text().startswith("requeue 7")
 
 
 @pytest.mark.slow
