@@ -36,7 +36,7 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
             print(
                 f"\n{first_line(stop)}; the state is saved, and the same command goes on from there.", file=sys.stderr
             )
-            sys.exit(128 + stop.signum)
+            _leave(128 + stop.signum)
         except WorkerLost as lost:
             print(f"\n{first_line(lost)}; started again, all workers go on from the last checkpoint.", file=sys.stderr)
             _leave(_AGAIN)
@@ -51,7 +51,7 @@ def main(command: Callable[[Sequence[str]], object]) -> None:
 
 
 def _leave(code: int) -> None:
-    """Without TensorFlow's farewell to workers that are gone: it waits for them."""
+    """At once: TensorFlow's farewell waits for other workers, which may be gone, and who sent a signal waits, too."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

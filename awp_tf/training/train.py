@@ -82,20 +82,19 @@ def train(
     """
     counts = {"epochs": epochs, "validate_every": validate_every, "patience": patience, "keep_every": keep_every}
     _require(counts, checkpoint_minutes, seed)
+    folder = RunFolder.of(pathlib.Path(workdir), config, parts)
+    finished = folder.finished()
+    if finished is not None:  # nobody need be waited for
+        print(f"{workdir} holds a finished run; nothing to do.")
+        print(final_test.text(finished, folder.path, test.attack, recipe.best_by))
+        return finished
     task = "\n".join([config, *(f"{module} {digest}" for module, digest in (parts or {}).items())])
     # Before TensorFlow does anything.
     strategy, workers = join(devices, cluster, task, collectives=collectives, wait_seconds=wait_seconds)
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball(_final_balls(attackers, epochs))
-    folder = RunFolder.of(pathlib.Path(workdir), config, parts)
     with silent(not workers.is_chief):
-        with workers.together():
-            finished = folder.finished()
-        if finished is not None:
-            print(f"{workdir} holds a finished run; nothing to do.")
-            print(final_test.text(finished, folder.path, test.attack, recipe.best_by))
-            return finished
         source, batches, validation_split = _load(data, workers, seed, strategy.num_replicas_in_sync, recipe.dtype)
         with strategy.scope(), plainly_lost(workers):
             trainer = recipe.trainer(

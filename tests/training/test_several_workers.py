@@ -163,6 +163,12 @@ def test_synchronized_statistics_are_those_of_the_whole_batch_on_two_workers(tmp
     assert_same_weights(network(tmp_path / "one"), network(tmp_path / "two"), atol=1e-10)
 
 
+def test_a_worker_that_comes_back_to_a_finished_run_waits_for_nobody(alone):
+    place = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 1}}
+    environment = {**os.environ, "TF_CONFIG": json.dumps(place)}
+    assert "holds a finished run" in end(start(1, python=command(alone, *SETTINGS), env=environment))
+
+
 def refused(workers):
     """The last line of each worker, of which index: (arguments, cwd) are given; each ends with 2, within seconds."""
     from tools.launch_local import free_ports
