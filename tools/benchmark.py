@@ -33,11 +33,12 @@ from awp_tf.data import Data
 from awp_tf.infra.progress import table
 from awp_tf.networks.classifier import keras_file
 from awp_tf.training.recipe import Recipe
-from pipelines import _cli, _main
+from pipelines import _cli, _devices, _main
 from tools import batch_size, perturbed_cost, reference_step, scale_cost
 from tools.timing import Step, interleave
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
+absl.flags.adopt_module_key_flags(_devices)
 _BATCH_SIZES = absl.flags.DEFINE_list("batch_sizes", ["32"], "Images per step.")
 _RUNS = absl.flags.DEFINE_integer("runs", 5, "Timed steps of each, taken in turns; the median counts.", lower_bound=1)
 _SHAPE = absl.flags.DEFINE_list("shape", ["32", "32", "3"], "Height, width, channels.")
@@ -48,7 +49,6 @@ _KERAS = absl.flags.DEFINE_string("keras", None, "With --serving: the .keras fil
 _PERTURBED = absl.flags.DEFINE_list("perturbed", [], f"Models of Keras: {', '.join(perturbed_cost.MODELS)}.")
 _FIND = absl.flags.DEFINE_bool("find_batch_size", False, "Looks for the largest batch whose step fits into memory.")
 _MEMORY = absl.flags.DEFINE_float("memory_gib", None, "With --find_batch_size: the limit; without it, what there is.")
-_DEVICES = absl.flags.DEFINE_integer("devices", None, "With --find_batch_size: as train.devices.", lower_bound=1)
 _SCALE = absl.flags.DEFINE_bool("scale", False, "Measures what several devices, input, checkpoints and resuming cost.")
 _ONE_BATCH = absl.flags.DEFINE_integer("one_batch", None, "Of --find_batch_size: a process that tries one.")
 _RING_WORKER = absl.flags.DEFINE_bool("ring_worker", False, "Of --scale: one of two processes.")
@@ -137,10 +137,10 @@ def _scale() -> None:
     recipe, data = _cli.call(Recipe), _cli.call(Data)
     if _ONE_BATCH.value:
         x, y = _images(_ONE_BATCH.value)
-        print(batch_size.measure(recipe, x, y, _CLASSES.value, _DEVICES.value, _RUNS.value))
+        print(batch_size.measure(recipe, x, y, _CLASSES.value, _devices.DEVICES.value, _RUNS.value))
         return
     if _FIND.value:
-        devices = _DEVICES.value or max(1, len(tf.config.list_physical_devices("GPU")))
+        devices = _devices.DEVICES.value or max(1, len(tf.config.list_physical_devices("GPU")))
         batch_size.find(arguments, recipe, data.batch_size, devices, _MEMORY.value)
         return
     for size in map(int, _BATCH_SIZES.value):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import json
 import math
 import pathlib
 import re
@@ -161,10 +160,7 @@ def _read(path: pathlib.Path) -> ContinualRun:
 
 
 def _result(path: pathlib.Path) -> Mapping[str, Any]:
-    try:
-        return read_run(path).result or {}
-    except json.JSONDecodeError as error:
-        raise _no_continual_run(path, error) from error
+    return read_run(path).result or {}
 
 
 def _no_continual_run(path: pathlib.Path, error: Exception) -> UserError:

@@ -29,6 +29,7 @@ QUICK = ["--gin_bindings=EPOCHS=2", "--gin_bindings=test/Measurement.examples=10
 
 def parse(*files, bindings=()):
     said = ["EXTRA='pseudo.npz'"] if files[0].startswith(("rst", "dm_")) else []
+    said += ["PATH='imagenet'"] if any("imagenet" in file for file in files) else []
     said += ["PRETRAINED='best.keras'"] if any(file.startswith("pretrain") for file in files) else []
     return _cli.parse([f"gin/{file}.gin" for file in files], [*said, *bindings])
 

@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_one_line(place, name, result, message):
 def test_broken_json_and_no_folder_are_one_line(place, tmp_path):
     place("er-seed0", result_of(0.5))
     (tmp_path / "er-seed0" / "result.json").write_text("{")
-    with pytest.raises(UserError, match=r"er-seed0: expected the folder of a run of pipelines\.continual"):
+    with pytest.raises(UserError, match=r"er-seed0/result\.json: expected JSON"):
         continual_runs.read_runs(["er-seed0"])
     with pytest.raises(UserError, match=r"expected the folder of a run \(with config\.gin\), received 'none\*'"):
         continual_runs.read_runs(["none*"])
