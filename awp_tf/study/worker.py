@@ -43,8 +43,7 @@ class Worker:
         for command, arguments in commands.items():
             with _add_time(file, command):
                 self._start(arguments, self._runs / f"{name}.log")
-        seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-        return seconds
+        return _seconds_in(file)
 
     def _start(self, command: Sequence[str], log: pathlib.Path) -> None:
         with log.open("a", encoding="utf-8") as stream:
