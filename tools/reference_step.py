@@ -1,139 +1,142 @@
-"""The training step of csdongxian/AWP, AT_AWP/train_cifar10.py, driven through its own classes.
+"""The training steps of csdongxian/AWP (AT_AWP/train_cifar10.py, trades_AWP/train_trades_cifar.py), by its own classes.
 
-PyTorch and TensorFlow in one process end in a segmentation fault, so the step runs in a process of its own: this file
-as a program. It takes a checkout and an .npz file with x and y, says "ready", and for each line it reads takes a step
-and prints the loss.
+    python -m tools.reference_step CHECKOUT BATCH.npz METHOD PRECISION
+
+PyTorch and TensorFlow in one process end in a segmentation fault, so this is a program: a child of tools.apart.
+PreActResNet-18 at its full width, PGD-10, Linf 8/255; METHOD is at_awp or trades_awp, PRECISION float32 or bfloat16
+(autocast).
 """
 
-import contextlib
-import os
+import importlib.util
 import pathlib
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, one_of
+from tools.apart import Facts, serve, since_start
+
+_EPSILON, _STEP_SIZE, _STEPS = 8 / 255, 2 / 255, 10
 
 
-@contextlib.contextmanager
-def apart(checkout: str, x: np.ndarray, y: np.ndarray) -> Iterator[Callable[[], float]]:
-    """The step of at_awp, taken in a process of its own, which lives as long as the context.
+class _Reference:
+    """The networks, optimizer and weight adversary of a checkout, and a batch."""
 
-    Raises:
-        UserError: See at_awp; or the process ended.
-    """
-    root = pathlib.Path(__file__).resolve().parent.parent
-    with tempfile.TemporaryDirectory() as place:
-        np.savez(pathlib.Path(place) / "batch.npz", x=x, y=y)
-        line = [sys.executable, __file__, str(pathlib.Path(checkout).resolve()), f"{place}/batch.npz"]
-        process = subprocess.Popen(
-            line, env={**os.environ, "PYTHONPATH": str(root)}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        with process:
-            try:
-                _said(process)
+    def __init__(self, checkout: str, x: np.ndarray, y: np.ndarray, method: str, precision: str) -> None:
+        folder = pathlib.Path(checkout)
+        if not (folder / "AT_AWP" / "utils_awp.py").is_file():
+            raise UserError(f"--reference: expected a checkout of csdongxian/AWP, received {checkout!r}.")
+        try:
+            import torch  # noqa: PLC0415 (an extra)
+        except ImportError:
+            raise UserError("--reference: expected PyTorch; install it with: pip install -e '.[torch]'.") from None
+        self.torch, self.functional = torch, torch.nn.functional
+        make = _module(folder / "AT_AWP" / "preactresnet.py").PreActResNet18
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network, proxy = (make().to(device) for _ in range(2))
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        proxy_optimizer = torch.optim.SGD(proxy.parameters(), lr=0.01)
+        if method == "at_awp":
+            adversary = _module(folder / "AT_AWP" / "utils_awp.py").AdvWeightPerturb
+            self.adversary = adversary(self.network, proxy, proxy_optimizer, 0.01)
+        else:
+            adversary = _module(folder / "trades_AWP" / "utils_awp.py").TradesAWP
+            self.adversary = adversary(self.network, proxy, proxy_optimizer, 0.005)
+        self.images = torch.tensor(x.transpose(0, 3, 1, 2), device=device)
+        self.labels = torch.tensor(y, dtype=torch.long, device=device)
+        self.autocast = lambda: torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
-                def step() -> float:
-                    print(file=process.stdin, flush=True)
-                    return float(_said(process))
-
-                yield step
-            finally:
-                process.kill()
-
-
-def _said(process: "subprocess.Popen[str]") -> str:
-    """The next line of the process."""
-    line = process.stdout.readline().strip() if process.stdout else ""
-    if line.startswith("error: "):
-        raise UserError(line.removeprefix("error: "))
-    if not line:
-        raise UserError(f"--reference: its process ended without an answer (exit code {process.wait()}).")
-    return line
-
-
-def at_awp(checkout: str, x: np.ndarray, y: np.ndarray, *, gamma: float = 0.01) -> Callable[[], float]:
-    """One AT-AWP step of the reference: PGD-10, Linf 8/255, PreActResNet-18, on the CPU or the GPU.
-
-    Args:
-        checkout: A folder with AT_AWP/.
-        x: Images in [0, 1], shape [B, H, W, C].
-        y: Labels, shape [B].
-        gamma: Of the weight perturbation.
-
-    Returns:
-        A function that takes a step and returns the outer loss.
-
-    Raises:
-        UserError: torch is not installed, or the checkout is something else.
-    """
-    folder = pathlib.Path(checkout) / "AT_AWP"
-    if not (folder / "utils_awp.py").is_file():
-        raise UserError(f"--reference: expected a checkout of csdongxian/AWP, received {checkout!r}.")
-    try:
-        import torch  # noqa: PLC0415 (an extra)
-    except ImportError:
-        raise UserError("--reference: expected PyTorch; install it with: pip install -e '.[torch]'.") from None
-    sys.path.insert(0, str(folder))
-    import preactresnet  # noqa: PLC0415 (from the checkout)
-    import utils_awp  # noqa: PLC0415 (from the checkout)
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, proxy = (preactresnet.PreActResNet18().to(device) for _ in range(2))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    adversary = utils_awp.AdvWeightPerturb(network, proxy, torch.optim.SGD(proxy.parameters(), lr=0.01), gamma)
-    images = torch.tensor(x.transpose(0, 3, 1, 2), device=device)
-    labels = torch.tensor(y, dtype=torch.long, device=device)
-    cross_entropy = torch.nn.functional.cross_entropy
-
-    def step() -> float:
-        network.train()
-        adversarial = _pgd(torch, network, images, labels)
-        difference = adversary.calc_awp(inputs_adv=adversarial, targets=labels)
-        adversary.perturb(difference)
-        loss = cross_entropy(network(adversarial), labels)
-        optimizer.zero_grad()
+    def descend(self, loss: Any, difference: Any) -> float:
+        """Updates the weights, which the difference perturbs."""
+        self.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        adversary.restore(difference)
-        network(images)  # the reference's pass for its log
+        self.optimizer.step()
+        self.adversary.restore(difference)
         return float(loss.item())
 
-    return step
+
+def at_awp(reference: Any) -> float:
+    """A step of AT_AWP/train_cifar10.py: the attack with loss.backward(), gradients of the weights included."""
+    torch, network, images, labels = reference.torch, reference.network, reference.images, reference.labels
+    cross_entropy = reference.functional.cross_entropy
+    network.train()
+    with reference.autocast():
+        delta = torch.zeros_like(images).uniform_(-_EPSILON, _EPSILON)
+        delta = torch.clamp(images + delta, 0, 1) - images
+        delta.requires_grad = True
+        for _ in range(_STEPS):
+            cross_entropy(network(images + delta), labels).backward()
+            moved = torch.clamp(delta.data + _STEP_SIZE * torch.sign(delta.grad), -_EPSILON, _EPSILON)
+            delta.data = torch.clamp(images + moved, 0, 1) - images
+            delta.grad.zero_()
+        cross_entropy(network(images + delta), labels, reduction="none")  # the reference chooses among restarts by it
+        adversarial = torch.clamp(images + delta, 0, 1).detach()
+        difference = reference.adversary.calc_awp(inputs_adv=adversarial, targets=labels)
+        reference.adversary.perturb(difference)
+        loss = reference.descend(cross_entropy(network(adversarial), labels), difference)
+        network(images)  # the reference's pass for its log
+    return loss
 
 
-def _pgd(torch: Any, network: Any, images: Any, labels: Any, epsilon: float = 8 / 255, alpha: float = 2 / 255) -> Any:
-    """The attack as that file has it: loss.backward(), weights' gradients included, and one pass at the end."""
-    cross_entropy = torch.nn.functional.cross_entropy
-    delta = torch.zeros_like(images).uniform_(-epsilon, epsilon)
-    delta = torch.clamp(images + delta, 0, 1) - images
-    delta.requires_grad = True
-    for _ in range(10):
-        cross_entropy(network(images + delta), labels).backward()
-        moved = torch.clamp(delta.data + alpha * torch.sign(delta.grad), -epsilon, epsilon)
-        delta.data = torch.clamp(images + moved, 0, 1) - images
-        delta.grad.zero_()
-    cross_entropy(network(images + delta), labels, reduction="none")
-    return torch.clamp(images + delta, 0, 1).detach()
+def trades_awp(reference: Any) -> float:
+    """A step of trades_AWP/train_trades_cifar.py, beta 6: the clean probabilities anew in every step of the attack."""
+    torch, network, images = reference.torch, reference.network, reference.images
+    functional = reference.functional
+
+    def divergence(adversarial: Any, reduction: str) -> Any:
+        predicted = functional.log_softmax(network(adversarial), dim=1)
+        return functional.kl_div(predicted, functional.softmax(network(images), dim=1), reduction=reduction)
+
+    with reference.autocast():
+        network.eval()
+        adversarial = images + 0.001 * torch.randn_like(images)
+        for _ in range(_STEPS):
+            adversarial.requires_grad_()
+            gradient = torch.autograd.grad(divergence(adversarial, "sum"), [adversarial])[0]
+            adversarial = adversarial.detach() + _STEP_SIZE * torch.sign(gradient)
+            adversarial = torch.min(torch.max(adversarial, images - _EPSILON), images + _EPSILON).clamp(0, 1)
+        network.train()
+        difference = reference.adversary.calc_awp(
+            inputs_adv=adversarial, inputs_clean=images, targets=reference.labels, beta=6.0
+        )
+        reference.adversary.perturb(difference)
+        robust = divergence(adversarial, "batchmean")
+        loss = functional.cross_entropy(network(images), reference.labels) + 6.0 * robust
+        return reference.descend(loss, difference)
 
 
-def main(checkout: str, batch: str) -> None:
-    """Answers every line with the loss of a step."""
-    try:
-        with np.load(batch, allow_pickle=False) as data:
-            step = at_awp(checkout, data["x"], data["y"])
-    except UserError as error:
-        print(f"error: {error}", flush=True)
-        return
-    step()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        print(step(), flush=True)
+_METHODS: dict[str, Callable[[Any], float]] = {"at_awp": at_awp, "trades_awp": trades_awp}
+
+
+def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
+    """Of a checkout, a file with x [B, H, W, C] in [0, 1] and y [B], a method and a precision: see tools.apart.serve.
+
+    Raises:
+        UserError: torch is not installed, the checkout is something else, or there is no such method or precision.
+    """
+    checkout, batch, method, precision = arguments
+    one_of("--reference", method, tuple(_METHODS))
+    one_of("--reference, in precision", precision, ("float32", "bfloat16"))
+    with np.load(batch, allow_pickle=False) as data:
+        reference = _Reference(checkout, data["x"], data["y"], method, precision)
+    step = _METHODS[method]
+    imported = since_start()
+    step(reference)
+    return lambda: {"loss": step(reference)}, {"imported": imported, "first": since_start()}
+
+
+def _module(path: pathlib.Path) -> Any:
+    """A file of the checkout, as a module of its own name: the folders have files of the same names."""
+    name = f"reference_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(prepare, sys.argv[1:])

@@ -189,7 +189,7 @@ def _unfold(layer: keras.layers.Layer) -> Callable[[tf.Tensor], tf.Tensor] | Non
     """Inputs of a layer to rows [N, d], d in the order of its kernel; None for layers that have no basis."""
     if isinstance(layer, keras.layers.Dense):
         return lambda x: tf.reshape(x, [-1, x.shape[-1]])
-    if type(layer) is keras.layers.Conv2D and layer.groups == 1:
+    if isinstance(layer, keras.layers.Conv2D) and layer.groups == 1:
         return lambda x: _patches(x, layer)
     return None
 

@@ -12,6 +12,7 @@ from awp_tf.export.parity import tolerance
 from awp_tf.export.settings import Servable
 from awp_tf.infra.errors import UserError, optional
 from awp_tf.infra.files import atomic_write
+from awp_tf.networks.convolution import as_keras_does
 
 OPSET = 18
 
@@ -36,7 +37,8 @@ def export_onnx(servable: Servable, base: str) -> pathlib.Path:
 
     @tf.function(input_signature=[spec], autograph=False)
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.cast(network(tf.cast(images, network.inputs[0].dtype) / 255, training=False), tf.float32)
+        with as_keras_does():
+            logits = tf.cast(network(tf.cast(images, network.inputs[0].dtype) / 255, training=False), tf.float32)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_ids": tf.argmax(logits, axis=-1)}
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from awp_tf.data.folders import resize
 from awp_tf.export.heads import Head
 from awp_tf.export.settings import Limits
+from awp_tf.networks.convolution import as_keras_does
 
 Answer = dict[str, tf.Tensor]
 
@@ -93,7 +94,8 @@ class ServingModule:
         # Some kernels fail on no images at all: one of zeros takes their place and is cut off again.
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         x = tf.cast(images, self._dtype) / 255 if images.dtype == tf.uint8 else images
-        return tf.cast(self._network(x, training=False), tf.float32)[:count]
+        with as_keras_does():
+            return tf.cast(self._network(x, training=False), tf.float32)[:count]
 
 
 def _answer_of(logits: tf.Tensor, class_names: Sequence[str], classes: Sequence[int]) -> Answer:

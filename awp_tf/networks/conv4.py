@@ -6,7 +6,8 @@ import keras
 
 from awp_tf.infra.errors import at_least
 from awp_tf.networks.bias_free import dense_head
-from awp_tf.networks.layers import conv, normalized_images
+from awp_tf.networks.convolution import conv
+from awp_tf.networks.layers import normalized_images
 
 
 def conv4(

@@ -1,4 +1,4 @@
-"""Layers with the semantics of the PyTorch reference: Normalize, BatchNorm, padded convolution."""
+"""Layers with the semantics of the PyTorch reference: Normalize, BatchNorm."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -185,22 +185,6 @@ def _fused_stored(
 
 
 _FUSED_TYPES = (tf.float32, tf.bfloat16, tf.float16)
-
-
-def conv(
-    x: Any, filters: int, *, size: int = 3, stride: int = 1, initializer: keras.initializers.Initializer, name: str
-) -> Any:
-    """A convolution without bias that pads symmetrically.
-
-    Keras' "same" pads a strided convolution on one side only, where PyTorch's padding=1 does both.
-    """
-    padding = "same"
-    if stride > 1 and size > 1:
-        x = keras.layers.ZeroPadding2D(size // 2, CHANNELS_LAST, name=f"{name}.pad")(x)
-        padding = "valid"
-    return keras.layers.Conv2D(
-        filters, size, stride, padding, CHANNELS_LAST, use_bias=False, kernel_initializer=initializer, name=name
-    )(x)
 
 
 def normalized_images(

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from awp_tf.infra.errors import at_least, one_of
-from awp_tf.networks.layers import ACTIVATIONS, CHANNELS_LAST, at_least_float32, bn_activation, conv, normalized_images
+from awp_tf.networks.convolution import conv
+from awp_tf.networks.layers import ACTIVATIONS, CHANNELS_LAST, at_least_float32, bn_activation, normalized_images
 
 
 def preact_resnet18(

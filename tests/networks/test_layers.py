@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
-from awp_tf.networks.layers import BatchNorm, Normalize, conv
+from awp_tf.networks.convolution import conv
+from awp_tf.networks.layers import BatchNorm, Normalize
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""Steps taken in processes of their own, one at a time: what is compared shares neither memory nor threads.
+
+A child prints one line of JSON when it is ready, and one for every line that it reads, after a step.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+from awp_tf.infra.errors import UserError
+
+Facts = dict[str, Any]
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Apart:
+    """A child that takes a step whenever it is asked to.
+
+    Attributes:
+        ready: What it said once it was ready: its start-up in seconds, for instance.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        """Starts `python -m module arguments` and waits until it is ready.
+
+        Raises:
+            UserError: The child says so, or ended.
+        """
+        self._name = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, "PYTHONPATH": str(_ROOT), "AWP_TF_STARTED": str(time.time())},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            self.ready = self._said()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __call__(self) -> Facts:
+        """Takes a step: what the child says of it, with "seconds" and "peak", the most GiB it has had by then.
+
+        Raises:
+            UserError: The child ended.
+        """
+        print(file=self._process.stdin, flush=True)
+        return self._said()
+
+    def _said(self) -> Facts:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise UserError(f"{self._name}: its process ended without an answer (exit code {self._process.wait()}).")
+        facts: Facts = json.loads(line)
+        if "error" in facts:
+            raise UserError(facts["error"])
+        return facts
+
+    def __enter__(self) -> Self:
+        """Ends with the context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the child."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve(prepare: Callable[[Sequence[str]], tuple[Callable[[], Facts], Facts]], arguments: Sequence[str]) -> None:
+    """The child's side.
+
+    Args:
+        prepare: Takes the arguments; makes a step, which may return facts, and what to say once it is ready.
+        arguments: Of the command line.
+    """
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an answer
+    try:
+        step, facts = prepare(arguments)
+    except UserError as error:
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
+        return
+    print(json.dumps(facts), file=answers, flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        facts = step()
+        facts = {"seconds": time.perf_counter() - start, "peak": _peak(), **facts}
+        print(json.dumps(facts), file=answers, flush=True)
+
+
+def since_start() -> float:
+    """Seconds since the child was started."""
+    return time.time() - float(os.environ.get("AWP_TF_STARTED", time.time()))
+
+
+def in_turns(children: dict[str, Apart], runs: int) -> dict[str, list[Facts]]:
+    """What each child says of its steps, taken one after the other, so that a busy machine slows all alike."""
+    facts: dict[str, list[Facts]] = {name: [] for name in children}
+    for name in _repeated(children, runs):
+        facts[name].append(children[name]())
+    return facts
+
+
+def _repeated(names: Iterable[str], runs: int) -> list[str]:
+    return list(names) * runs
+
+
+def _peak() -> float:
+    """The most memory that this process has had resident, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
