@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import correct, misclassified
+from awp_tf.prepared import prepared, using
 from awp_tf.types import Predict, Weights
 
 
@@ -18,9 +19,11 @@ def bind(network: keras.Model, weights: Weights, state: Weights, *, training: bo
 
     In training mode BatchNorm uses the statistics of the batch; no running statistic moves.
     """
+    ready = prepared(network, zip(network.trainable_variables, weights, strict=True))
 
     def predict(x: tf.Tensor) -> tf.Tensor:
-        return network.stateless_call(weights, state, x, training=training)[0]
+        with using(ready):
+            return network.stateless_call(weights, state, x, training=training)[0]
 
     return predict
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf.functional import read, require_classifier, require_network
 from awp_tf.infra.errors import UserError
+from awp_tf.prepared import prepared, using
 from awp_tf.types import Predict, Weights
 
 _MOST_CONSTANTS = 20_000_000  # parameters; a graph has to stay below 2 GB, and is written more than once
@@ -153,12 +154,13 @@ def _saved_model(path: pathlib.Path) -> Classifier:
 
 def _in_evaluation_mode(network: keras.Model, values: Sequence[tf.Tensor | np.ndarray]) -> Predict:
     """The network in evaluation mode; in a graph with values for its variables, where there are any."""
+    ready = prepared(network, zip(network.variables, values, strict=False))
 
     def predict(x: tf.Tensor) -> tf.Tensor:
         if tf.executing_eagerly() or not len(values):
             return network(x, training=False)
         tensors = list(zip(network.variables, map(tf.convert_to_tensor, values), strict=True))
-        with keras.StatelessScope(state_mapping=tensors) as scope:
+        with using(ready), keras.StatelessScope(state_mapping=tensors) as scope:
             logits = network(x, training=False)
         # Whatever changes its state in a call, as a source of noise does, has to be called as it is.
         fixed = all(scope.get_current_value(variable) is tensor for variable, tensor in tensors)

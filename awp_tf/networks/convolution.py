@@ -7,33 +7,61 @@ stages of a network of CIFAR-10 run at a third to a half of the speed of the fir
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from awp_tf.networks.layers import CHANNELS_LAST
+from awp_tf.prepared import ready_of
 
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity; see winograd
 _KERAS_OWN = contextvars.ContextVar("_KERAS_OWN", default=False)
 _TILE = 4
+_PRODUCTS = (_TILE + 2) ** 2
 _MOST_PIXELS = 64
 _FEWEST_CHANNELS = 16
+
+
+class _Form(NamedTuple):
+    """A way to compute a convolution.
+
+    Attributes:
+        apply: Of inputs [B, H, W, C] and what prepare made, outputs [B, H, W, K].
+        prepare: Of a kernel [3, 3, C, K], what depends on nothing else.
+    """
+
+    apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    prepare: Callable[[tf.Tensor], tf.Tensor] = lambda kernel: kernel
 
 
 @keras.saving.register_keras_serializable(package="awp_tf")
 class Conv2D(keras.layers.Conv2D):
     """Keras' Conv2D; unstrided 3x3 convolutions of small images take a faster form on a CPU, with the same weights."""
 
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Creates the weights, and notes the size of images."""
+        super().build(input_shape)
+        self._images = tuple(input_shape[1:])
+
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution alone: inputs [B, H, W, C], kernel [3, 3, C, K], result [B, H, W, K]."""
-        return _form(self, inputs)(inputs, tf.convert_to_tensor(kernel))
+        form = _form(self, tuple(inputs.shape[1:]), inputs.dtype)
+        ready_for, ready = ready_of(self) or (_UNPREPARED, kernel)
+        if ready_for != form:
+            ready = form.prepare(tf.convert_to_tensor(kernel)) if form else kernel
+        return form.apply(inputs, ready) if form else super().convolution_op(inputs, ready)
 
-    def direct(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """As Keras has it."""
-        return super().convolution_op(inputs, kernel)
+    def prepared(self, kernel: tf.Tensor) -> tuple[_Form | None, tf.Tensor] | None:
+        """What calls with images of the size that it was built for make of its kernel; None where that is nothing."""
+        form = _form(self, self._images, self.compute_dtype)
+        # Constants stay what they are where they can: oneDNN keeps those in the order that it likes best.
+        if form is None and not tf.is_symbolic_tensor(kernel):
+            return None
+        kernel = tf.cast(kernel, self.compute_dtype)
+        return form, form.prepare(kernel) if form else kernel
 
 
 @contextlib.contextmanager
@@ -62,7 +90,7 @@ def conv(
     )(x)
 
 
-def winograd(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def winograd(x: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     """An unstrided 3x3 convolution, zeros around the image, with a quarter of the multiplications.
 
     F(4x4, 3x3) of Lavin and Gray (CVPR 2016). A tile's output is a product of polynomials, taken at the points 0,
@@ -71,22 +99,26 @@ def winograd(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     Args:
         x: Images [B, H, W, C]; H and W are multiples of 4.
-        kernel: Shape [3, 3, C, K].
+        points: The kernel at its points, [36, C, K].
 
     Returns:
         Shape [B, H, W, K].
     """
     _, height, width, channels = x.shape
-    filters = kernel.shape[-1]
-    into, out, weights = (tf.constant(m, x.dtype) for m in _transforms(height, width))
-    products = weights.shape[0]
+    into, out = (tf.constant(m, x.dtype) for m in _transforms(height, width))
     # Pixels first, so that each transform is one matrix product.
     pixels = tf.reshape(_swapped(tf.reshape(x, [-1, height * width, channels])), [height * width, -1])
-    tiles = tf.reshape(tf.matmul(into, pixels), [products, -1, channels])
-    nearby = tf.reshape(tf.matmul(weights, tf.reshape(kernel, [9, -1])), [products, channels, filters])
-    made = tf.reshape(tf.matmul(tiles, nearby), [out.shape[1], -1])
-    y = _swapped(tf.reshape(tf.matmul(out, made), [height * width, -1, filters]))
-    return tf.reshape(y, [-1, height, width, filters])
+    tiles = tf.reshape(tf.matmul(into, pixels), [_PRODUCTS, -1, channels])
+    made = tf.reshape(tf.matmul(tiles, points), [out.shape[1], -1])
+    y = _swapped(tf.reshape(tf.matmul(out, made), [height * width, -1, points.shape[-1]]))
+    return tf.reshape(y, [-1, height, width, points.shape[-1]])
+
+
+def at_points(kernel: tf.Tensor) -> tf.Tensor:
+    """A kernel [3, 3, C, K] at the points of winograd: [36, C, K]."""
+    each, *_ = _cook_toom()
+    weights = tf.constant(np.kron(each, each), kernel.dtype)
+    return tf.reshape(tf.matmul(weights, tf.reshape(kernel, [9, -1])), [_PRODUCTS, *kernel.shape[2:]])
 
 
 @tf.custom_gradient
@@ -115,17 +147,16 @@ def columns(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
     return product(neighbours, kernel), gradient
 
 
-def _form(layer: Conv2D, x: tf.Tensor) -> Any:
-    """The fastest form that is known for a layer and inputs [B, H, W, C]."""
-    height, width, channels = x.shape[1:]
-    small = height and width and height * width <= _MOST_PIXELS and channels >= _FEWEST_CHANNELS
-    if _KERAS_OWN.get() or not small or not _unstrided(layer) or tf.config.list_physical_devices("GPU"):
-        return layer.direct
-    if x.dtype.size == 2 and max(height, width) <= _TILE:  # 16 bits: too few for winograd
-        return columns
-    if x.dtype.size > 2 and height % _TILE == width % _TILE == 0:
-        return winograd
-    return layer.direct
+def _form(layer: Conv2D, shape: tuple[int | None, ...], dtype: Any) -> _Form | None:
+    """The fastest form that is known for a layer and inputs [B, *shape]; None is Keras' own."""
+    height, width, channels = shape
+    if not (height and width and channels) or height * width > _MOST_PIXELS or channels < _FEWEST_CHANNELS:
+        return None
+    if _KERAS_OWN.get() or not _unstrided(layer) or tf.config.list_physical_devices("GPU"):
+        return None
+    if tf.as_dtype(dtype).size == 2:  # too few bits for winograd
+        return _COLUMNS if max(height, width) <= _TILE else None
+    return _WINOGRAD if height % _TILE == width % _TILE == 0 else None
 
 
 def _unstrided(layer: Conv2D) -> bool:
@@ -151,9 +182,9 @@ def _neighbours(x: tf.Tensor) -> tf.Tensor:
 
 
 @functools.cache
-def _transforms(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices of an image: pixels to tiles' points, products to pixels, and a kernel to its points [36, 9]."""
-    points, into, out = _cook_toom()
+def _transforms(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices of an image: pixels to tiles' points, and products to pixels."""
+    _, into, out = _cook_toom()
     rows, columns_ = (_along(size, into, out) for size in (height, width))
     n = len(into)
     pixels = height * width
@@ -163,7 +194,6 @@ def _transforms(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return (
         to_tiles.transpose(1, 3, 0, 2, 4).reshape(-1, pixels),
         to_pixels.transpose(0, 2, 4, 1, 3).reshape(pixels, -1),
-        np.kron(points, points),
     )
 
 
@@ -184,3 +214,7 @@ def _cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     out = np.vander(points, _TILE, increasing=True)
     last = np.eye(3)[2:], np.eye(_TILE)[_TILE - 1 :]
     return np.concatenate([kernel, last[0]]), np.array(into), np.concatenate([out, last[1]]).T
+
+
+_UNPREPARED = _Form(lambda inputs, _: inputs)
+_WINOGRAD, _COLUMNS = _Form(winograd, at_points), _Form(columns)
