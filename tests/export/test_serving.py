@@ -26,7 +26,7 @@ from awp_tf.export.settings import Export, Servable
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import preact_resnet18, small_cnn
 from pipelines import _cli
-from tools.benchmark import compare_serving
+from tools.serving_speed import compare_serving
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMPILER = shutil.which("g++")

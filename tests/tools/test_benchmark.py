@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,14 +14,17 @@ def benchmark(*arguments):
 
 
 @pytest.mark.slow
-def test_it_prints_the_speed_of_each_recipe_and_their_ratio():
-    done = benchmark("--gin_file=gin/at.gin", "--against=gin/at_awp.gin", "--batch_sizes=4", "--shape=8,8,3")
+def test_it_prints_the_speed_of_each_recipe_and_their_ratio(tmp_path):
+    recipes = ["--gin_file=gin/at.gin", "--against=gin/at_awp.gin"]
+    done = benchmark(*recipes, "--batch_sizes=4", "--shape=8,8,3", f"--json={tmp_path}/speed.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[1].startswith("batch 4  gin/at.gin: ")
-    assert "gin/at_awp.gin" in lines[2]
-    assert "times the first's time" in lines[2]
-    assert "peak memory" in lines[3]
+    assert lines[1] == "batch 4"
+    assert ["of the limit" in line for line in lines[2:3]] == [True]
+    assert [line.split("|")[1].strip() for line in lines[4:6]] == ["gin/at.gin", "gin/at_awp.gin"]
+    assert lines[6].startswith("a matrix product: ")
+    figures = json.loads((tmp_path / "speed.json").read_text())
+    assert [row["batch"] for row in figures["steps"]] == [4, 4]
 
 
 def test_what_is_no_checkout_is_refused(tmp_path):

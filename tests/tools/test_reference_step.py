@@ -6,32 +6,41 @@ import numpy as np
 import pytest
 
 from awp_tf.infra.errors import UserError
-from tools.reference_step import apart, at_awp
+from tools.apart import Apart
+from tools.reference_step import prepare
 
-X, Y = np.zeros((2, 32, 32, 3), np.float32), np.zeros(2, np.int32)
+METHODS = ("at_awp", "trades_awp")
 
 
-def test_another_folder_is_refused(tmp_path):
+@pytest.fixture
+def batch(tmp_path):
+    np.savez(tmp_path / "batch.npz", x=np.full((2, 32, 32, 3), 0.5, np.float32), y=np.zeros(2, np.int32))
+    return str(tmp_path / "batch.npz")
+
+
+def test_another_folder_is_refused(tmp_path, batch):
     with pytest.raises(UserError, match="expected a checkout of csdongxian/AWP"):
-        at_awp(str(tmp_path), X, Y)
+        prepare([str(tmp_path), batch, "at_awp", "float32"])
+
+
+def test_another_folder_is_refused_through_its_process_too(tmp_path, batch):
+    with pytest.raises(UserError, match="expected a checkout of csdongxian/AWP"):
+        Apart("tools.reference_step", str(tmp_path), batch, "at_awp", "float32")
+
+
+@pytest.mark.parametrize(("method", "precision"), [("mart_awp", "float32"), ("at_awp", "float64")])
+def test_a_step_that_the_reference_does_not_have_is_refused(tmp_path, batch, method, precision):
+    with pytest.raises(UserError, match="--reference"):
+        prepare([str(tmp_path), batch, method, precision])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("AWP_REFERENCE" not in os.environ, reason="AWP_REFERENCE names no checkout of csdongxian/AWP")
-def test_the_reference_takes_steps():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_reference_takes_steps(batch, method, precision):
     if importlib.util.find_spec("torch") is None:
         pytest.skip("extra 'torch' is not installed")
-    with apart(os.environ["AWP_REFERENCE"], X, Y) as step:
-        assert np.isfinite([step(), step()]).all()
+    with Apart("tools.reference_step", os.environ["AWP_REFERENCE"], batch, method, precision) as step:
+        assert np.isfinite([step()["loss"], step()["loss"]]).all()
     assert "torch" not in sys.modules
-
-
-def test_another_folder_is_refused_through_its_process_too(tmp_path):
-    with pytest.raises(UserError, match="expected a checkout of csdongxian/AWP"), apart(str(tmp_path), X, Y):
-        pass
-
-
-def test_a_process_that_ends_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match=r"ended without an answer \(exit code 1\)"), apart(str(tmp_path), X, Y):
-        pass

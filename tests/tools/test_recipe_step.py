@@ -1,0 +1,25 @@
+import json
+
+import numpy as np
+import pytest
+
+from awp_tf.infra.errors import UserError
+from tools.apart import Apart
+
+
+def arguments(tmp_path, *bindings):
+    np.savez(tmp_path / "batch.npz", x=np.full((2, 8, 8, 3), 0.5, np.float32), y=np.zeros(2, np.int32))
+    return json.dumps(["gin/at_awp.gin"]), json.dumps(bindings), str(tmp_path / "batch.npz"), "10"
+
+
+def test_a_recipe_takes_steps_in_a_process_of_its_own_and_is_traced_once(tmp_path):
+    with Apart("tools.recipe_step", *arguments(tmp_path, "preact_resnet18.width=2", "training/PGD.steps=1")) as step:
+        losses = [step()["loss"] for _ in range(3)]
+        assert step.ready["traces"] == 1
+        assert step.ready["operations"] > 0
+    assert len(set(losses)) == 3
+
+
+def test_a_recipe_that_makes_no_sense_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="expected one of float32"):
+        Apart("tools.recipe_step", *arguments(tmp_path, "Recipe.precision='float8'"))
