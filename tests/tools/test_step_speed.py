@@ -27,5 +27,5 @@ def test_every_contender_has_its_speed_its_part_of_the_limit_its_memory_and_its_
 
 
 def test_a_recipe_that_the_reference_does_not_have_is_refused(tmp_path):
-    with pytest.raises(UserError, match="expected a recipe of AT or TRADES .*, received MART in float32"):
+    with pytest.raises(UserError, match=r"expected a recipe of AT or TRADES .*, received MART in float32"):
         measure([["gin/mart.gin"]], Setting(SMALL, X, Y, 10), runs=1, reference=str(tmp_path))
