@@ -1,13 +1,16 @@
-"""Encoded images that would fill a server's memory."""
+"""What a server is handed: convolutions as such, and never an image that would fill its memory."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from test_export import GOOD, IMAGES, NAMES, bomb, decoy, network
 
 from awp_tf.export.export import export
 from awp_tf.export.settings import Export, Servable
+from awp_tf.networks import preact_resnet18
 
 LIMITED = """
 import pathlib, resource, sys
@@ -47,3 +50,13 @@ def test_a_bomb_is_refused_within_memory_that_would_not_hold_it(how, said, disgu
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == said  # decoding it takes 75 MB, of which there are 40
     assert (done.returncode == 0) == bool(said)
+
+
+def test_a_served_network_has_convolutions_whatever_is_fastest_where_it_was_exported(tmp_path):
+    network = preact_resnet18(shape=(8, 8, 1), classes=10, width=16)  # 8x8 and 4x4: matrix products in training
+    network.save(tmp_path / "net.keras")
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    exported = export(Servable("net", tmp_path / "net.keras", images, []), Export(), str(tmp_path / "serving"))
+    served = tf.saved_model.load(str(exported)).signatures["serving_default"].graph.as_graph_def()
+    nodes = [node.op for body in (served.node, *(f.node_def for f in served.library.function)) for node in body]
+    assert nodes.count("Conv2D") == 20
