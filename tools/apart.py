@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from awp_tf.infra.errors import UserError
@@ -103,13 +103,10 @@ def since_start() -> float:
 def in_turns(children: dict[str, Apart], runs: int) -> dict[str, list[Facts]]:
     """What each child says of its steps, taken one after the other, so that a busy machine slows all alike."""
     facts: dict[str, list[Facts]] = {name: [] for name in children}
-    for name in _repeated(children, runs):
-        facts[name].append(children[name]())
+    for _ in range(runs):
+        for name, child in children.items():
+            facts[name].append(child())
     return facts
-
-
-def _repeated(names: Iterable[str], runs: int) -> list[str]:
-    return list(names) * runs
 
 
 def _peak() -> float:

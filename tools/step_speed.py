@@ -56,6 +56,7 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
     """
     _cli.parse(recipes[0], setting.bindings)
     first = _cli.call(Recipe)
+    theirs = _reference_of(first) if reference else ()  # refused before anything is started
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(tempfile.TemporaryDirectory())
         batch = str(pathlib.Path(place) / "batch.npz")
@@ -66,7 +67,7 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
             line = (json.dumps(list(files)), json.dumps(list(setting.bindings)), batch, str(setting.classes))
             children["+".join(files)] = enter("tools.recipe_step", *line)
         if reference:
-            children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *_reference_of(first))
+            children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *theirs)
         limits = enter("tools.limits", _PRECISIONS.get(first.precision, first.precision))
         steps = in_turns({**children, _LIMITS: limits}, runs)
     fastest = {each: max(facts[each] for facts in steps[_LIMITS]) for each in ("product", "copy")}

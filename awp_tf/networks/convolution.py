@@ -1,7 +1,8 @@
 """Convolutions with PyTorch's padding, and faster forms of those of small images on a CPU.
 
-oneDNN's kernels work along the rows of an image, and rows of 4 or 8 pixels leave most of a register empty: the last two
-stages of a network of CIFAR-10 run at a third to a half of the speed of the first. Matrix products have no such rows.
+oneDNN's kernels work along the rows of an image, and rows of 4 or 8 pixels leave part of a register empty: the last two
+stages of a network of CIFAR-10 run at a quarter to three quarters of the speed of the first (docs/results.md, Speed).
+Matrix products have no such rows.
 """
 
 import contextlib
