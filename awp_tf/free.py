@@ -9,7 +9,7 @@ from awp_tf import noise, replicas
 from awp_tf.attacks import PGD
 from awp_tf.box import box
 from awp_tf.examples import examples, share_of
-from awp_tf.functional import compiled, read, uses_xla
+from awp_tf.functional import compiled, uses_xla
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.methods import Standard
 from awp_tf.perturbations import Identity
@@ -66,13 +66,10 @@ class FreeTrainer(RobustTrainer):
         measured, batch = self._metric_values(everything), share_of(everything)
         losses, delta = [], None
         for _ in range(self.replays):
-            step = tf.convert_to_tensor(self.optimizer.iterations.value)
-            epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
-            state = read(self.network.non_trainable_variables)
-            now = Now(read(self.network.trainable_variables), state, batch, epoch, step)
-            attack = at_epoch(self._pgd, epoch, batch.x.dtype)
+            now = self._now(batch)
+            attack = at_epoch(self._pgd, now.epoch, batch.x.dtype)
             if delta is None:
-                seed = noise.make_seed(self.seed, noise.ATTACK, step)._replace(first=batch.first)
+                seed = noise.make_seed(self.seed, noise.ATTACK, now.step)._replace(first=batch.first)
                 delta = box(attack.start(attack.threat, batch.x, seed), batch.x)
             loss, gradients, slope, new_state = self._compiled_both(now, tf.clip_by_value(batch.x + delta, 0.0, 1.0))
             self._write(now, gradients, new_state)

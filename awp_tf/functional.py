@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
+from awp_tf.loss_scale import PER_IMAGE, all_entered, scaling
 from awp_tf.losses import correct, misclassified
 from awp_tf.prepared import prepared, using
 from awp_tf.types import Predict, Weights
@@ -19,11 +20,13 @@ def bind(network: keras.Model, weights: Weights, state: Weights, *, training: bo
 
     In training mode BatchNorm uses the statistics of the batch; no running statistic moves.
     """
+    by = scaling(network)
+    weights = all_entered(by, weights)
     ready = prepared(network, zip(network.trainable_variables, weights, strict=True))
 
     def predict(x: tf.Tensor) -> tf.Tensor:
         with using(ready):
-            return network.stateless_call(weights, state, x, training=training)[0]
+            return by.leave(network.stateless_call(weights, state, by.enter(x), training=training)[0])
 
     return predict
 
@@ -60,16 +63,19 @@ class Recorder:
         state: The values of the network's non-trainable variables after the calls so far.
     """
 
-    def __init__(self, network: keras.Model, weights: Weights, state: Weights) -> None:
-        """Binds network to weights and state, in the order of its (non_)trainable_variables."""
-        self._network = network
-        self._weights = list(weights)
+    def __init__(
+        self, network: keras.Model, weights: Weights, state: Weights, loss_scale: tf.Tensor | float = PER_IMAGE
+    ) -> None:
+        """Binds network to weights and state, in the order of its (non_)trainable_variables; see awp_tf.loss_scale."""
+        self._network, self._by = network, scaling(network, loss_scale)
+        self._weights = all_entered(self._by, weights)
         self.state = list(state)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Logits of x [B, H, W, C], shape [B, K]."""
-        logits, self.state = self._network.stateless_call(self._weights, self.state, x, training=True)
-        return logits
+        entered = self._by.enter(x)
+        logits, self.state = self._network.stateless_call(self._weights, self.state, entered, training=True)
+        return self._by.leave(logits)
 
     def with_features(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(Logits [B, K], what the last layer made them of [B, J]) of x [B, H, W, C].
@@ -80,9 +86,10 @@ class Recorder:
         both = keras.Model(self._network.inputs, [self._network.outputs[0], _last_dense(self._network).input])
         with_its_weights = _in_order(both.trainable_variables, self._network.trainable_variables, self._weights)
         with_its_state = _in_order(both.non_trainable_variables, self._network.non_trainable_variables, self.state)
-        (logits, features), state = both.stateless_call(with_its_weights, with_its_state, x, training=True)
+        entered = self._by.enter(x)
+        (logits, features), state = both.stateless_call(with_its_weights, with_its_state, entered, training=True)
         self.state = _in_order(self._network.non_trainable_variables, both.non_trainable_variables, state)
-        return logits, features
+        return self._by.leave(logits), self._by.leave(features)
 
 
 def read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

@@ -28,6 +28,7 @@ class Now(NamedTuple):
         step: A scalar, 0-based.
         scale: Contained in the batch's weight, so that gradients of 16 bits do not vanish; not in what a perturbation
             is handed.
+        loss_scale: How much larger gradients of the outer loss are inside a float16 network (awp_tf.loss_scale).
     """
 
     weights: Weights
@@ -36,6 +37,7 @@ class Now(NamedTuple):
     epoch: tf.Tensor
     step: tf.Tensor
     scale: tf.Tensor | None = None
+    loss_scale: tf.Tensor | float = 1.0
 
 
 class Step:
@@ -177,7 +179,7 @@ class ClassifierStep(Step):
         states: list[Weights] = []
 
         def loss(weights: Weights) -> tf.Tensor:
-            predict = Recorder(self._network, weights, state)
+            predict = Recorder(self._network, weights, state, now.loss_scale)
             losses = method.loss(self.seen(predict, now.batch), now.batch.x, x_adv, now.batch.y)
             states.append(predict.state)
             return losses

@@ -22,6 +22,7 @@ from awp_tf.functional import (
     uses_xla,
 )
 from awp_tf.infra.errors import UserError, at_least, fixed, not_negative
+from awp_tf.loss_scale import in_float16, settled
 from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
 from awp_tf.micro_batches import MicroBatchStep
@@ -137,9 +138,12 @@ class RobustTrainer(keras.Model):
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
         """As keras.Model.compile, without a loss: that is the method's business.
 
-        Metrics are taken on clean images in evaluation mode, which costs one more forward pass a step.
+        Metrics are taken on clean images in evaluation mode, which costs one more forward pass a step. For a network in
+        float16 the optimizer is wrapped in keras.optimizers.LossScaleOptimizer, unless it is one.
         """
-        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
+        if in_float16(self.network) and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        super().compile(optimizer=optimizer, jit_compile=False, auto_scale_loss=False, **kwargs)
         self.optimizer.build(self.network.trainable_variables)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -162,19 +166,17 @@ class RobustTrainer(keras.Model):
             same on every replica.
         """
         batch = examples(data, self.network.outputs[0].shape[-1])
-        step = tf.convert_to_tensor(self.optimizer.iterations.value)
-        epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
-        variables, state = self.network.trainable_variables, read(self.network.non_trainable_variables)
         measured = self._metric_values(batch)
-        now = Now(read(variables), state, share_of(batch), epoch, step)
+        now = self._now(share_of(batch))
 
         # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
         x_adv, points, states = self._step.search(now)
         loss, gradients, new_state = self._step.descent(now, points, states, x_adv)
         self._write(now, gradients, new_state)
-        sizes = relative_norms([v.path for v in variables], now.weights, points)
+        sizes = relative_norms([v.path for v in self.network.trainable_variables], now.weights, points)
         means = replicas.mean([loss, *sizes.values()])
-        return {**dict(zip(("loss", *sizes), means, strict=True)), **measured}
+        scale = {"loss_scale": now.loss_scale} if in_float16(self.network) else {}
+        return {**dict(zip(("loss", *sizes), means, strict=True)), **scale, **measured}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
@@ -196,11 +198,20 @@ class RobustTrainer(keras.Model):
         self._compile_metrics.update_state(batch.y, predictor(self.network)(batch.x), batch.weight)
         return dict(self._compile_metrics.result())
 
+    def _now(self, batch: Batch) -> Now:
+        """Where training stands, at a replica's share of a batch."""
+        step = tf.convert_to_tensor(self.optimizer.iterations.value)
+        epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
+        weights, state = read(self.network.trainable_variables), read(self.network.non_trainable_variables)
+        return Now(weights, state, batch, epoch, step, loss_scale=self.optimizer.scale_loss(tf.ones([])))
+
     def _write(self, now: Now, gradients: Weights, state: Weights) -> None:
         """The only place that changes variables. Keras optimizers sum what they are given over the replicas."""
         transform = at_epoch(self.transform, now.epoch, now.weights[0].dtype)
         descent = transform(replicas.mean(gradients), now.weights)
-        self.optimizer.apply([g / replicas.count() for g in descent], self.network.trainable_variables)
-        for variable, value in zip(self.network.non_trainable_variables, replicas.mean(state), strict=True):
+        shares = [self.optimizer.scale_loss(g / replicas.count()) for g in descent]  # which it undoes
+        self.optimizer.apply(shares, self.network.trainable_variables)
+        state = settled(self.network, descent, now.state, replicas.mean(state))
+        for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
             variable.assign(value)
         self.averaged.update(now.step, tf.cast(now.step + 1, tf.float64) / self.steps_per_epoch)

@@ -12,6 +12,7 @@ import tensorflow as tf
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf.functional import read, require_classifier, require_network
 from awp_tf.infra.errors import UserError
+from awp_tf.loss_scale import scaling
 from awp_tf.prepared import prepared, using
 from awp_tf.types import Predict, Weights
 
@@ -154,17 +155,17 @@ def _saved_model(path: pathlib.Path) -> Classifier:
 
 def _in_evaluation_mode(network: keras.Model, values: Sequence[tf.Tensor | np.ndarray]) -> Predict:
     """The network in evaluation mode; in a graph with values for its variables, where there are any."""
-    ready = prepared(network, zip(network.variables, values, strict=False))
+    ready, by = prepared(network, zip(network.variables, values, strict=False)), scaling(network)
 
     def predict(x: tf.Tensor) -> tf.Tensor:
         if tf.executing_eagerly() or not len(values):
-            return network(x, training=False)
+            return by.leave(network(by.enter(x), training=False))
         tensors = list(zip(network.variables, map(tf.convert_to_tensor, values), strict=True))
         with using(ready), keras.StatelessScope(state_mapping=tensors) as scope:
-            logits = network(x, training=False)
+            logits = by.leave(network(by.enter(x), training=False))
         # Whatever changes its state in a call, as a source of noise does, has to be called as it is.
         fixed = all(scope.get_current_value(variable) is tensor for variable, tensor in tensors)
-        return logits if fixed else network(x, training=False)
+        return logits if fixed else by.leave(network(by.enter(x), training=False))
 
     return predict
 

@@ -175,8 +175,8 @@ class Loop:
         logs = [{name: float(value) for name, value in step.items()} for step in self._pending]
         first = self.progress.step - len(logs)
         self._pending = []
-        for step, values in enumerate(logs, start=first):
-            self._refuse_non_finite(step, values["loss"])
+        logs = [values for step, values in enumerate(logs, start=first) if self._finite(step, values)] or logs[-1:]
+        for values in logs:
             for name, value in {**values, "steps": 1.0}.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
         images = self._batches.images_before(self.progress.step) - self._batches.images_before(first)
@@ -189,12 +189,15 @@ class Loop:
         means["train/loss"] = means.pop("loss")
         self._records.scalars({**means, "learning_rate": rate, "speed/images_per_second": speed})
 
-    def _refuse_non_finite(self, step: int, loss: float) -> None:
-        if not np.isfinite(loss):
+    def _finite(self, step: int, values: dict[str, float]) -> bool:
+        """Whether a step was one; in float16 it is left out where it overflowed, and the scale halved."""
+        finite = bool(np.isfinite(values["loss"]))
+        if not finite and values.get("loss_scale", 0.0) < 1:
             raise UserError(
-                f"step {step}: the loss is {loss}; expected a finite number. Checkpoints of earlier epochs "
+                f"step {step}: the loss is {values['loss']}; expected a finite number. Checkpoints of earlier epochs "
                 f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new folder."
             )
+        return finite
 
     def _measure(self, interrupt: Interrupt) -> dict[str, float]:
         """Accuracies of the network as it stands, where they are due."""

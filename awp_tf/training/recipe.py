@@ -53,7 +53,7 @@ class Recipe:
             images (awp_tf.free).
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
         xla: True, False or "auto" (where there is a GPU).
-        precision: A Keras dtype policy: float32, mixed_bfloat16 or float64.
+        precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (with loss scaling) or float64.
     """
 
     network: Callable[..., keras.Model]
@@ -92,7 +92,7 @@ class Recipe:
                 raise UserError(
                     f"Recipe.{name}: expected a function such as {example} (no brackets), received {part!r}."
                 )
-        known = ("float32", "mixed_bfloat16", "float64")
+        known = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
         if self.precision not in known:
             raise UserError(f"Recipe.precision: expected one of {', '.join(known)}, received {self.precision!r}.")
 

@@ -189,6 +189,28 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_s
     assert {f.stem.split(".")[0] for f in (tmp_path / "checkpoints").iterdir()} == {"step-3"}
 
 
+@pytest.mark.parametrize(("scale", "goes_on"), [(1024.0, True), (0.5, False)])
+def test_in_float16_a_step_that_overflowed_is_left_out_while_the_scale_can_be_halved(tmp_path, scale, goes_on):
+    trainer = tiny_trainer(rate=0.05)
+    plain = trainer.train_step
+
+    def train_step(batch):
+        step = tf.convert_to_tensor(trainer.optimizer.iterations.value)
+        logs = plain(batch)
+        loss = tf.where(step == 1, tf.constant(np.nan, logs["loss"].dtype), logs["loss"])
+        return {**logs, "loss": loss, "loss_scale": tf.constant(scale)}
+
+    trainer.train_step = train_step
+    loop, _ = make_loop(tmp_path, trainer)
+    if not goes_on:
+        with pytest.raises(UserError, match="step 1: the loss is nan"):
+            loop.run()
+        return
+    loop.run()
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert all(np.isfinite(epoch["train/epoch_loss"]) for epoch in history)
+
+
 def test_prints_a_line_an_epoch_and_no_bar_without_a_terminal(tmp_path, capsys):
     make_loop(tmp_path, epochs=2, validate=fixed(0.5, 0.25))[0].run()
     captured = capsys.readouterr()
