@@ -80,7 +80,7 @@ class FreeTrainer(RobustTrainer):
 
     def _both(self, now: Now, x_adv: tf.Tensor) -> tuple[tf.Tensor, Weights, tf.Tensor, Weights]:
         """Loss, its gradient in weights (with weight decay) and in images, and the state, from one pass back."""
-        loss, states = self._step.outer_loss(now, now.state, x_adv)
+        loss, states = self.pure_step.outer_loss(now, now.state, x_adv)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*now.weights, x_adv])
             losses = loss(now.weights)

@@ -43,6 +43,7 @@ class RobustTrainer(keras.Model):
     Attributes:
         network: What is trained; use it, or averaged.network, once training is over.
         averaged: Owns the network to evaluate and to save.
+        pure_step: Searches and gradients as functions of explicit weights.
 
     Example:
         >>> from awp_tf import attacks, data, methods, networks, optimizers, perturbations, threats
@@ -119,7 +120,7 @@ class RobustTrainer(keras.Model):
         self.perturb_from, self.weight_decay, self.alternations = perturb_from, weight_decay, alternations
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         kind = functools.partial(MicroBatchStep, parts=accumulation) if accumulation > 1 else ClassifierStep
-        self._step = kind(
+        self.pure_step = kind(
             network,
             method=method,
             attack=attack,
@@ -170,8 +171,8 @@ class RobustTrainer(keras.Model):
         now = self._now(share_of(batch))
 
         # Algorithm 1 of the paper: x' and v in turns, then w <- (w + v) - eta grad - v, in which v is never written.
-        x_adv, points, states = self._step.search(now)
-        loss, gradients, new_state = self._step.descent(now, points, states, x_adv)
+        x_adv, points, states = self.pure_step.search(now)
+        loss, gradients, new_state = self.pure_step.descent(now, points, states, x_adv)
         self._write(now, gradients, new_state)
         sizes = relative_norms([v.path for v in self.network.trainable_variables], now.weights, points)
         means = replicas.mean([loss, *sizes.values()])

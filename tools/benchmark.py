@@ -6,6 +6,7 @@
     python -m tools.benchmark --perturbed=cnn,transformer --runs=15
     python -m tools.benchmark --gin_file=gin/at_awp.gin --find_batch_size --memory_gib=8
     python -m tools.benchmark --gin_file=gin/at_awp.gin --scale --batch_sizes=64
+    python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=128 --hlo=program
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
 Each contender has a process of its own, and they take their steps in turns. --against times further recipes, and
@@ -13,8 +14,10 @@ Each contender has a process of its own, and they take their steps in turns. --a
 on PreActResNet-18 at its full width). "of the limit" is the time that the step's convolutions and matrix products would
 take at the speed of one large matrix product here. --perturbed times awp_tf.perturbed around models of plain Keras.
 --find_batch_size looks for the largest batch that fits into memory, and for the fastest. --scale measures what several
-devices, input, checkpoints and resuming cost. --serving times what pipelines.export wrote against the network's
-predict_on_batch. Images are random: a step costs the same on any.
+devices, input, checkpoints and resuming cost. --hlo writes the step for other XLA runtimes: step.hlo, step.hlo.pb,
+inputs.npz with an array for each parameter in order, and with --outputs what the step made of them here. --serving
+times what pipelines.export wrote against the network's predict_on_batch. Images are random: a step costs the same on
+any.
 """
 
 import json
@@ -30,7 +33,7 @@ from awp_tf.data import Data
 from awp_tf.infra.files import write_text
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _devices, _main
-from tools import batch_size, perturbed_cost, scale_cost, serving_speed, step_speed
+from tools import batch_size, perturbed_cost, scale_cost, serving_speed, step_program, step_speed
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_devices)
@@ -48,6 +51,8 @@ _SCALE = absl.flags.DEFINE_bool("scale", False, "Measures what several devices, 
 _ONE_BATCH = absl.flags.DEFINE_integer("one_batch", None, "Of --find_batch_size: a process that tries one.")
 _RING_WORKER = absl.flags.DEFINE_bool("ring_worker", False, "Of --scale: one of two processes.")
 _JSON = absl.flags.DEFINE_string("json", None, "A file for the figures of training steps.")
+_HLO = absl.flags.DEFINE_string("hlo", None, "A folder for the step of --gin_file as an XLA program, and its inputs.")
+_OUTPUTS = absl.flags.DEFINE_bool("outputs", False, "With --hlo: run it here, too, and keep what it gives.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
 
 
@@ -64,6 +69,8 @@ def run(argv: Sequence[str]) -> None:
                 _SERVING.value, _KERAS.value, [int(n) for n in _BATCH_SIZES.value], _RUNS.value
             )
         )
+    elif _HLO.value:
+        _write_program()
     else:
         _time_steps()
 
@@ -92,6 +99,14 @@ def _scale() -> None:
         setting = scale_cost.Setting(recipe, data, *_images(size), _CLASSES.value)
         work = scale_cost.ring_rows(setting, _RUNS.value) if _RING_WORKER.value else None
         print(work or scale_cost.compare(setting, arguments, _RUNS.value), flush=True)
+
+
+def _write_program() -> None:
+    """--hlo: of the first of --batch_sizes."""
+    flags = absl.flags.FLAGS
+    _cli.parse(flags.gin_file, flags.gin_bindings)
+    x, y = _images(int(_BATCH_SIZES.value[0]))
+    print(step_program.write(_HLO.value, _cli.call(Recipe), x, y, _CLASSES.value, compute=_OUTPUTS.value))
 
 
 def _time_steps() -> None:

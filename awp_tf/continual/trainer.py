@@ -69,7 +69,7 @@ class ContinualTrainer(RobustTrainer):
             xla=learner.xla,
         )
         self.bases, self.importance, self._learner = bases, soft, learner
-        self._step = step = ContinualStep(network, learner, bases.places, seed)
+        self.pure_step = step = ContinualStep(network, learner, bases.places, seed)
         self._flat = compiled(step.flat, uses_xla(learner.xla))
         self.compile(SGD(learner.learning_rate, learner.momentum))
 

@@ -105,6 +105,15 @@ def choose_devices(count: int | None) -> Devices:
     return Devices(tuple(f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count)))
 
 
+def choose_kernels(*, deterministic: bool) -> None:
+    """GPU kernels that add up in the same order in every run, or the fastest; those of CPUs are the same in any case.
+
+    To be called before TensorFlow does anything. Holds for the rest of the process.
+    """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
 def devices_in_scope() -> Devices:
     """Those of the strategy in whose scope this is called."""
     strategy = tf.distribute.get_strategy()

@@ -12,6 +12,7 @@ import tensorflow as tf
 from awp_tf.data import Batches, Data, Source, Split
 from awp_tf.evaluation.accuracy import Measurement
 from awp_tf.infra.checkpoints import require_readable
+from awp_tf.infra.devices import choose_kernels
 from awp_tf.infra.errors import at_least, positive, whole_seed
 from awp_tf.infra.run_folder import DataIdentity, FinalTest, RunFolder
 from awp_tf.infra.workers import Workers, plainly_lost, silent
@@ -42,6 +43,7 @@ def train(
     keep_every: int | None = None,
     checkpoint_minutes: float | None = 30.0,
     devices: int | None = None,
+    deterministic: bool = False,
     cluster: str | None = None,
     collectives: str = "auto",
     wait_seconds: float = 60.0,
@@ -66,6 +68,7 @@ def train(
         checkpoint_minutes: Save the state not only after every epoch, but whenever so many minutes are over; None does
             not. A run goes on from there bit for bit.
         devices: How many devices of this machine share a batch; None is all GPUs, or one CPU.
+        deterministic: GPU kernels that give the same bits in every run, slower; those of CPUs do so anyway.
         cluster: Which machines train together: None are those of TF_CONFIG, where that is set; "slurm", "kubernetes",
             "tpu"; "alone" is this one. All of them see workdir; the first, the chief, alone writes there and prints.
         collectives: How several machines add up their gradients: "auto", "ring" or "nccl" (GPUs).
@@ -90,6 +93,7 @@ def train(
         return finished
     task = "\n".join([config, *(f"{module} {digest}" for module, digest in (parts or {}).items())])
     # Before TensorFlow does anything.
+    choose_kernels(deterministic=deterministic)
     strategy, workers = join(devices, cluster, task, collectives=collectives, wait_seconds=wait_seconds)
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}

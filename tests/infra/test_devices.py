@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.infra import cpu
-from awp_tf.infra.devices import Devices, choose_devices, devices_in_scope
+from awp_tf.infra.devices import Devices, choose_devices, choose_kernels, devices_in_scope
 from awp_tf.training.strategy import make_strategy
 
 TWO = Devices(("CPU:0", "CPU:1"))
@@ -79,3 +79,11 @@ def test_those_of_the_strategy_in_scope():
     assert choose_devices(2) == TWO
     with make_strategy(2).scope():
         assert [name.rsplit(":", 2)[-2:] for name in devices_in_scope().names] == [["CPU", "0"], ["CPU", "1"]]
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_kernels_are_asked_for_where_they_are_wanted(deterministic, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    choose_kernels(deterministic=deterministic)
+    assert asked == [True] * deterministic

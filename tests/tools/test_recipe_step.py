@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from helpers import tiny_batch, tiny_trainer
 
 from awp_tf.infra.errors import UserError
 from tools.apart import Apart
@@ -18,6 +20,15 @@ def test_a_recipe_takes_steps_in_a_process_of_its_own_and_is_traced_once(tmp_pat
         assert step.ready["traces"] == 1
         assert step.ready["operations"] > 0
     assert len(set(losses)) == 3
+
+
+def test_nothing_of_a_step_leaves_tensorflow():
+    graph = tf.function(tiny_trainer().train_step, autograph=False).get_concrete_function(tiny_batch()).graph
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for body in definition.library.function for node in body.node_def)]
+    kinds = {node.op for node in nodes}
+    assert "Conv2D" in kinds
+    assert not [kind for kind in kinds if "PyFunc" in kind or "Print" in kind or kind.startswith(("Host", "Infeed"))]
 
 
 def test_a_recipe_that_makes_no_sense_is_one_line(tmp_path):
