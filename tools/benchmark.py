@@ -3,6 +3,7 @@
     python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=32,128
     python -m tools.benchmark --gin_file=gin/at.gin --against=gin/at_awp.gin
     python -m tools.benchmark --gin_file=gin/at_awp.gin --reference=PATH
+    python -m tools.benchmark --everything --batch_sizes=128 --minutes=10 --json=speed.json
     python -m tools.benchmark --perturbed=cnn,transformer --runs=15
     python -m tools.benchmark --gin_file=gin/at_awp.gin --find_batch_size --memory_gib=8
     python -m tools.benchmark --gin_file=gin/at_awp.gin --scale --batch_sizes=64
@@ -11,19 +12,21 @@
 
 Each contender has a process of its own, and they take their steps in turns. --against times further recipes, and
 --reference the PyTorch step of a checkout of csdongxian/AWP (extra "torch"; AT-AWP or TRADES-AWP, as the first recipe,
-on PreActResNet-18 at its full width). "of the limit" is the time that the step's convolutions and matrix products would
-take at the speed of one large matrix product here. --perturbed times awp_tf.perturbed around models of plain Keras.
---find_batch_size looks for the largest batch that fits into memory, and for the fastest. --scale measures what several
-devices, input, checkpoints and resuming cost. --hlo writes the step for other XLA runtimes: step.hlo, step.hlo.pb,
-inputs.npz with an array for each parameter in order, and with --outputs what the step made of them here. --serving
-times what pipelines.export wrote against the network's predict_on_batch. Images are random: a step costs the same on
-any.
+on PreActResNet-18 at its full width). "of the limit" is the time that the step's convolutions and matrix products
+would take at the speed of one large matrix product here. --everything makes the whole table: every recipe's step,
+PGD-20 and the attacks of AutoAttack on images that stay robust to the end, and the input. --perturbed times
+awp_tf.perturbed around models of plain Keras. --find_batch_size looks for the largest batch that fits into memory, and
+for the fastest. --scale measures what several devices, input, checkpoints and resuming cost. --hlo writes the step for
+other XLA runtimes: step.hlo, step.hlo.pb, inputs.npz with an array for each parameter in order, and with --outputs
+what the step made of them here. --serving times what pipelines.export wrote against the network's predict_on_batch.
+Images are random: a step costs the same on any.
 """
 
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import absl.flags
 import numpy as np
@@ -33,7 +36,7 @@ from awp_tf.data import Data
 from awp_tf.infra.files import write_text
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _devices, _main
-from tools import batch_size, perturbed_cost, scale_cost, serving_speed, step_program, step_speed
+from tools import batch_size, perturbed_cost, scale_cost, serving_speed, speed_table, step_program, step_speed
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_devices)
@@ -51,6 +54,8 @@ _SCALE = absl.flags.DEFINE_bool("scale", False, "Measures what several devices, 
 _ONE_BATCH = absl.flags.DEFINE_integer("one_batch", None, "Of --find_batch_size: a process that tries one.")
 _RING_WORKER = absl.flags.DEFINE_bool("ring_worker", False, "Of --scale: one of two processes.")
 _JSON = absl.flags.DEFINE_string("json", None, "A file for the figures of training steps.")
+_EVERYTHING = absl.flags.DEFINE_bool("everything", False, "Every recipe's step, the attacks of evaluation, the input.")
+_MINUTES = absl.flags.DEFINE_float("minutes", 10.0, "With --everything: nothing is begun later.", lower_bound=0.0)
 _HLO = absl.flags.DEFINE_string("hlo", None, "A folder for the step of --gin_file as an XLA program, and its inputs.")
 _OUTPUTS = absl.flags.DEFINE_bool("outputs", False, "With --hlo: run it here, too, and keep what it gives.")
 _REFERENCE = absl.flags.DEFINE_string("reference", None, "A checkout of csdongxian/AWP.")
@@ -71,6 +76,8 @@ def run(argv: Sequence[str]) -> None:
         )
     elif _HLO.value:
         _write_program()
+    elif _EVERYTHING.value:
+        _everything()
     else:
         _time_steps()
 
@@ -109,6 +116,23 @@ def _write_program() -> None:
     print(step_program.write(_HLO.value, _cli.call(Recipe), x, y, _CLASSES.value, compute=_OUTPUTS.value))
 
 
+def _everything() -> None:
+    """--everything: says each row as it comes, and all of them in the end."""
+    size = int(_BATCH_SIZES.value[0])
+    setting = step_speed.Setting(absl.flags.FLAGS.gin_bindings, *_images(size), _CLASSES.value)
+    found = []
+    for row in speed_table.rows(pathlib.Path("gin"), setting, _RUNS.value, _MINUTES.value):
+        print("  ".join(part for part in speed_table.as_line(row) if part), flush=True)
+        found.append({"batch": size, **row})
+        _write(found)
+    print(f"\nbatch {size}\n{speed_table.as_table(found)}")
+
+
+def _write(found: Sequence[dict[str, Any]]) -> None:
+    if _JSON.value:
+        write_text(pathlib.Path(_JSON.value), json.dumps({"tensorflow": tf.__version__, "steps": found}, indent=2))
+
+
 def _time_steps() -> None:
     """Times every batch size and prints a table of each."""
     flags = absl.flags.FLAGS
@@ -121,8 +145,7 @@ def _time_steps() -> None:
         rows = step_speed.measure(recipes, batch, _RUNS.value, _REFERENCE.value)
         print(f"batch {size}\n{step_speed.as_table(rows)}", flush=True)
         found += [{"batch": size, **row} for row in rows]
-        if _JSON.value:
-            write_text(pathlib.Path(_JSON.value), json.dumps({"tensorflow": tf.__version__, "steps": found}, indent=2))
+        _write(found)
 
 
 if __name__ == "__main__":

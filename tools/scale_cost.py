@@ -166,6 +166,14 @@ def _inputs(setting: Setting, folder: pathlib.Path) -> dict[str, Step]:
     return {name: _burst(setting.batches(split)) for name, split in found.items()}
 
 
+def input_speeds(setting: Setting, runs: int) -> dict[str, float]:
+    """Images a second that the input alone delivers, of arrays and of files."""
+    images = _burst_of(len(setting.x)) * len(setting.x)
+    with tempfile.TemporaryDirectory() as place:
+        seconds = interleave(_inputs(setting, pathlib.Path(place)), runs)
+    return {name: images / statistics.median(each) for name, each in seconds.items()}
+
+
 def _files(images: np.ndarray, folder: pathlib.Path) -> Decoded:
     folder.mkdir()
     files = [folder / f"{place}.png" for place in range(len(images))]
