@@ -53,7 +53,7 @@ class Recipe:
             images (awp_tf.free).
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
         xla: True, False or "auto" (where there is a GPU).
-        precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (with loss scaling) or float64.
+        precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (for GPUs; loss scaling) or float64.
     """
 
     network: Callable[..., keras.Model]
