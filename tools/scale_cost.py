@@ -5,7 +5,6 @@ median of the ratios of the turns. Two devices of a machine without GPUs are sli
 what is measured is the cost of sharing, not a gain. Images are random: a step costs the same on any.
 """
 
-import dataclasses
 import functools
 import json
 import pathlib
@@ -19,50 +18,21 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from awp_tf.data import Batches, Data, Split, folders
-from awp_tf.data.stored import Decoded, Images
+from awp_tf.data import Batches
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import table
-from awp_tf.training.recipe import Recipe
 from awp_tf.training.records import Records
 from awp_tf.training.state import TrainingState
 from awp_tf.training.strategy import join, make_strategy
+from tools.input_speed import EPOCH, Setting, burst_of, inputs
 from tools.shared_step import SharedStep
 from tools.timing import Step, interleave
 
 MINUTES = 30.0  # train.checkpoint_minutes
-EPOCH = 50_000  # images, of CIFAR-10
 LATE = 50_000  # the step that is gone on from
-_BYTES, _FILES, _BURST = 2**28, 1024, 4096  # of images in memory; files; images that the input is timed on
 _WORKER = "--ring_worker"  # of tools.benchmark: one of two processes
 
 Seconds = dict[str, list[float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What is trained: recipe, data's settings, images [B, H, W, C] in [0, 1], labels [B], their number."""
-
-    recipe: Recipe
-    data: Data
-    x: np.ndarray
-    y: np.ndarray
-    classes: int
-
-    @property
-    def count(self) -> int:
-        """Images of the data: an epoch's, or as many as are held in memory here."""
-        return max(len(self.x), min(EPOCH, _BYTES // int(np.prod(self.x.shape[1:]))))
-
-    def step(self, strategy: tf.distribute.Strategy, m_sharpness: bool = False) -> SharedStep:
-        """The training step on these images."""
-        recipe = dataclasses.replace(self.recipe, m_sharpness=m_sharpness)
-        return SharedStep(recipe, strategy, self.x, self.y, self.classes)
-
-    def batches(self, images: Images) -> Batches:
-        """Batches of other images, as many at once, with the augmentation of the data."""
-        data, split = self.data, Split(images, np.resize(self.y, len(images)))
-        return Batches(split, len(self.x), data.augment, 0, 1, self.recipe.dtype, data.mix, self.classes)
 
 
 class Row(NamedTuple):
@@ -94,7 +64,7 @@ def compare(setting: Setting, arguments: Sequence[str], runs: int) -> str:
         shared = _shared(setting, several) if count > 1 else {}
         for name, step in shared.items():
             steps |= {name: step, f"{name} reductions": step.reduce_alone()}
-        steps |= _inputs(setting, folder)
+        steps |= inputs(setting, folder)
         records = _records(folder / "run", one)
         seconds = interleave({**steps, "save": functools.partial(_save, records)}, runs)
         rows += [row for name, step in shared.items() for row in _sharing(name, step, seconds)]
@@ -156,53 +126,8 @@ def ring_rows(setting: Setting, runs: int) -> str:
     return json.dumps(rows)
 
 
-def _inputs(setting: Setting, folder: pathlib.Path) -> dict[str, Step]:
-    """Reads so many images, of arrays and of files."""
-    shape, count = setting.x.shape[1:], setting.count
-    images = np.random.default_rng(1).integers(0, 256, (count, *shape)).astype(np.uint8)
-    found: dict[str, Images] = {"input, in memory": images}
-    if shape[0] == shape[1] and shape[2] in (1, 3):
-        found["input, image files in place"] = _files(images[: max(len(setting.x), _FILES)], folder / "images")
-    return {name: _burst(setting.batches(split)) for name, split in found.items()}
-
-
-def input_speeds(setting: Setting, runs: int) -> dict[str, float]:
-    """Images a second that the input alone delivers, of arrays and of files."""
-    images = _burst_of(len(setting.x)) * len(setting.x)
-    with tempfile.TemporaryDirectory() as place:
-        seconds = interleave(_inputs(setting, pathlib.Path(place)), runs)
-    return {name: images / statistics.median(each) for name, each in seconds.items()}
-
-
-def _files(images: np.ndarray, folder: pathlib.Path) -> Decoded:
-    folder.mkdir()
-    files = [folder / f"{place}.png" for place in range(len(images))]
-    for file, image in zip(files, images, strict=True):
-        file.write_bytes(tf.io.encode_png(image).numpy())
-    _, size, _, channels = images.shape
-    return Decoded(files, lambda file: folders.decode(file, size, channels), images.shape[1:], 0, str)
-
-
-def _burst(batches: Batches) -> Step:
-    """Reads _BURST images; the stream goes on from call to call."""
-    stream = iter(batches.shares(0, 10**9))
-    next(stream)
-
-    def read() -> float:
-        for _ in range(_burst_of(batches.batch_size)):
-            x, _ = next(stream)
-        return float(x[0, 0, 0, 0])
-
-    return read
-
-
-def _burst_of(batch: int) -> int:
-    """Batches; many more than the pipeline has ready."""
-    return max(20, _BURST // batch)
-
-
 def _input_rows(setting: Setting, steps: dict[str, Step], seconds: Seconds) -> list[Row]:
-    rows, batches = [], _burst_of(len(setting.x))
+    rows, batches = [], burst_of(len(setting.x))
     for name in (name for name in steps if name.startswith("input")):
         speed = batches * len(setting.x) / statistics.median(seconds[name])
         times = batches / ratio(seconds, name, "one")

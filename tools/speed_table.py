@@ -16,7 +16,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import table
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli
-from tools import attack_speed, scale_cost, step_speed
+from tools import attack_speed, input_speed, step_speed
 from tools.apart import Facts
 from tools.step_speed import Setting
 
@@ -105,5 +105,5 @@ def _attacks(gin: pathlib.Path, setting: Setting, runs: int) -> list[Facts]:
 
 def _input(gin: pathlib.Path, setting: Setting, runs: int) -> list[Facts]:
     _cli.parse([str(gin / "at.gin")], setting.bindings)
-    data = scale_cost.Setting(_cli.call(Recipe), _cli.call(Data), setting.x, setting.y, setting.classes)
-    return [{"name": name, "images_per_second": speed} for name, speed in scale_cost.input_speeds(data, runs).items()]
+    data = input_speed.Setting(_cli.call(Recipe), _cli.call(Data), setting.x, setting.y, setting.classes)
+    return [{"name": name, "images_per_second": speed} for name, speed in input_speed.input_speeds(data, runs).items()]

@@ -13,7 +13,7 @@ from awp_tf.networks import small_cnn
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from tools import scale_cost
+from tools import input_speed, scale_cost
 
 ROWS = [
     *("2 devices, the same batch", "2 devices: reductions"),
@@ -42,7 +42,7 @@ def test_the_table_has_a_line_for_each_cost():
 
 def test_files_are_read_in_place_and_are_the_same_images(tmp_path, rng):
     images = rng.integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
-    found = scale_cost._files(images, tmp_path / "images")
+    found = input_speed._files(images, tmp_path / "images")
     assert not in_memory(found)
     np.testing.assert_array_equal(found[:], images)
 
