@@ -212,7 +212,7 @@ class RobustTrainer(keras.Model):
         descent = transform(replicas.mean(gradients), now.weights)
         shares = [self.optimizer.scale_loss(g / replicas.count()) for g in descent]  # which it undoes
         self.optimizer.apply(shares, self.network.trainable_variables)
-        state = settled(self.network, descent, now.state, replicas.mean(state))
+        state = settled(self.network, shares, now.state, replicas.mean(state))
         for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
             variable.assign(value)
         self.averaged.update(now.step, tf.cast(now.step + 1, tf.float64) / self.steps_per_epoch)

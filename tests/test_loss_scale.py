@@ -67,6 +67,25 @@ def test_other_networks_are_left_alone(precision):
     assert "loss_scale" not in trainer.train_step(tiny_batch())
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.1, loss_scale_factor=8.0),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+    ],
+    ids=["loss_scale_factor", "LossScaleOptimizer"],
+)
+def test_an_optimizer_that_scales_takes_the_same_step(optimizer):
+    trained = []
+    for each in (lambda: keras.optimizers.SGD(0.1), optimizer):
+        trainer = tiny_trainer(bn_network())
+        trainer.compile(each())
+        steps(trainer, batches(2, "float64"))
+        trained.append(trainer.network)
+    assert_same_weights(*trained, atol=1e-7)
+
+
 @pytest.mark.parametrize("replays", [1, 2])
 def test_it_trains(replays):
     network = network_in(HALF)

@@ -34,15 +34,18 @@ def write(folder: str, recipe: Recipe, x: np.ndarray, y: np.ndarray, classes: in
         What was written, as a line.
 
     Raises:
-        UserError: The folder cannot be written, or the step is no XLA program.
+        UserError: That is no folder, or the recipe takes several steps a batch.
     """
     place = pathlib.Path(folder)
     if place.exists() and not place.is_dir():
         raise UserError(f"--hlo: expected a folder, received {folder!r}.")
+    if recipe.replays > 1:
+        raise UserError(f"--hlo: expected a recipe of one step a batch, received Recipe.replays = {recipe.replays}.")
     trainer = recipe.trainer(x.shape[1:], classes, epochs=1, steps_per_epoch=1, seed=0)
     inputs = _inputs(trainer, recipe.dtype, x, y)
+    loss_scale = float(trainer.optimizer.scale_loss(tf.ones([])))
     with as_keras_does():
-        program = tf.function(lambda *given: _step(trainer, given), jit_compile=True, autograph=False)
+        program = tf.function(lambda *given: _step(trainer, given, loss_scale), jit_compile=True, autograph=False)
         lowered = program.experimental_get_compiler_ir(*inputs)
         text, binary = lowered(stage="hlo"), lowered(stage="hlo_serialized")
         outputs = program(*inputs) if compute else []
@@ -61,12 +64,13 @@ def _inputs(trainer: RobustTrainer, dtype: str, x: np.ndarray, y: np.ndarray) ->
     return [*read(network.trainable_variables), *read(network.non_trainable_variables), *images]
 
 
-def _step(trainer: RobustTrainer, given: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+def _step(trainer: RobustTrainer, given: tuple[tf.Tensor, ...], loss_scale: float) -> list[tf.Tensor]:
     """[Loss, its gradient for each weight, the new state] of the step before which nothing was trained."""
     *values, x, y = given
     count = len(trainer.network.trainable_variables)
     batch = share_of(examples((x, y), trainer.network.outputs[0].shape[-1]))
-    now = Now(values[:count], values[count:], batch, tf.zeros([], tf.float64), tf.zeros([], tf.int64))
+    begin = tf.zeros([], tf.float64), tf.zeros([], tf.int64)
+    now = Now(values[:count], values[count:], batch, *begin, loss_scale=loss_scale)
     x_adv, points, states = trainer.pure_step.search(now)
     loss, gradients, state = trainer.pure_step.descent(now, points, states, x_adv)
     return [loss, *gradients, *state]

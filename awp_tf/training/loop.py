@@ -175,8 +175,8 @@ class Loop:
         logs = [{name: float(value) for name, value in step.items()} for step in self._pending]
         first = self.progress.step - len(logs)
         self._pending = []
-        logs = [values for step, values in enumerate(logs, start=first) if self._finite(step, values)] or logs[-1:]
-        for values in logs:
+        taken = [values for step, values in enumerate(logs, start=first) if self._finite(step, values)]
+        for values in taken:
             for name, value in {**values, "steps": 1.0}.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
         images = self._batches.images_before(self.progress.step) - self._batches.images_before(first)
@@ -185,7 +185,8 @@ class Loop:
         self._console.advance(images)
         self._console.note(loss=f"{logs[-1]['loss']:.4f}")
         rate = float(keras.ops.convert_to_numpy(self._trainer.optimizer.learning_rate))
-        means = {name: float(np.mean([values[name] for values in logs])) for name in logs[0]}
+        shown = taken or logs[-1:]
+        means = {name: float(np.mean([values[name] for values in shown])) for name in logs[0]}
         means["train/loss"] = means.pop("loss")
         self._records.scalars({**means, "learning_rate": rate, "speed/images_per_second": speed})
 
@@ -195,7 +196,7 @@ class Loop:
         if not finite and values.get("loss_scale", 0.0) < 1:
             raise UserError(
                 f"step {step}: the loss is {values['loss']}; expected a finite number. Checkpoints of earlier epochs "
-                f"are kept in {self._folder / 'checkpoints'}; try a smaller LEARNING_RATE or gamma in a new folder."
+                f"are kept in {self._folder / 'checkpoints'}; try a smaller rate or gamma, or more bits, anew."
             )
         return finite
 
@@ -208,7 +209,7 @@ class Loop:
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Logs, keeps the best network, saves the state."""
         progress, epoch, measured = self.progress, self.progress.epoch + 1, bool(values)
-        values["train/epoch_loss"] = progress.sums["loss"] / progress.sums["steps"]
+        values["train/epoch_loss"] = progress.sums.get("loss", np.nan) / progress.sums.get("steps", 1.0)
         warning = collapse(progress.history, values) if self._best_by == "robust" else None
         progress.sums, progress.epoch = {}, epoch
         better = measured and self._is_best(values)

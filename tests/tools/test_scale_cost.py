@@ -7,13 +7,12 @@ import tensorflow as tf
 
 from awp_tf.attacks import PGD
 from awp_tf.data import Batches, Data, PadCropFlip, digits
-from awp_tf.data.stored import in_memory
 from awp_tf.methods import AT
 from awp_tf.networks import small_cnn
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
-from tools import input_speed, scale_cost
+from tools import scale_cost
 
 ROWS = [
     *("2 devices, the same batch", "2 devices: reductions"),
@@ -38,13 +37,6 @@ def test_the_table_has_a_line_for_each_cost():
     assert all(float(row[2].split()[0]) > 0 for row in rows[:-1])
     assert [row[1].split("step (")[1][:1] for row in rows if "reductions" in row[0]] == ["3", "2"] * 2
     assert all((row[3] == "") == (row[4] == "") for row in rows)
-
-
-def test_files_are_read_in_place_and_are_the_same_images(tmp_path, rng):
-    images = rng.integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
-    found = input_speed._files(images, tmp_path / "images")
-    assert not in_memory(found)
-    np.testing.assert_array_equal(found[:], images)
 
 
 def test_a_ratio_is_the_median_of_the_turns():

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from helpers import CLASSES, SHAPE, tiny_network, tiny_split, weights_of
 from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import TRADES
-from awp_tf.perturbations import AWP
+from awp_tf.perturbations import AWP, Identity
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
@@ -50,6 +51,22 @@ def test_the_program_is_the_step_and_its_inputs_fit_it(tmp_path):
     moved = [(old - new) / 0.1 for old, new in zip(before, weights_of(trainer.network), strict=True)]
     for gradient, step in zip(outputs[1:], moved, strict=True):
         np.testing.assert_allclose(gradient, step, atol=1e-9)
+
+
+def test_in_float16_gradients_are_scaled_as_in_training(tmp_path):
+    data, folder = tiny_split(8), tmp_path / "hlo"
+    write(str(folder), recipe("mixed_float16"), data.images, data.labels, CLASSES, compute=False)
+    program = (folder / "step.hlo").read_text()
+    assert "constant(32768)" in program
+    write(str(folder), recipe("float32"), data.images, data.labels, CLASSES, compute=False)
+    assert "constant(32768)" not in (folder / "step.hlo").read_text()
+
+
+def test_a_recipe_of_several_steps_a_batch_is_refused(tmp_path):
+    several = dataclasses.replace(recipe(), perturbation=Identity(), replays=8)
+    with pytest.raises(UserError, match="--hlo: expected a recipe of one step a batch"):
+        write(str(tmp_path / "hlo"), several, np.zeros((1, *SHAPE)), np.zeros(1), CLASSES, compute=False)
+    assert not (tmp_path / "hlo").exists()
 
 
 def test_nothing_is_run_unless_it_is_asked_for(tmp_path):

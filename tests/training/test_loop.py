@@ -15,6 +15,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.run_folder import kept_epochs
 from awp_tf.infra.signals import Interrupted
 from awp_tf.threats import Linf
+from awp_tf.training import loop as loop_module
 from awp_tf.training.loop import Loop
 
 BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
@@ -189,8 +190,28 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_s
     assert {f.stem.split(".")[0] for f in (tmp_path / "checkpoints").iterdir()} == {"step-3"}
 
 
+def test_an_epoch_of_which_no_step_was_taken_is_no_number_and_the_next_one_is(tmp_path):
+    trainer = tiny_trainer(rate=0.05)
+    plain = trainer.train_step
+
+    def train_step(batch):
+        step = tf.convert_to_tensor(trainer.optimizer.iterations.value)
+        logs = plain(batch)
+        loss = tf.where(step < 3, tf.constant(np.nan, logs["loss"].dtype), logs["loss"])
+        return {**logs, "loss": loss, "loss_scale": tf.constant(1024.0)}
+
+    trainer.train_step = train_step
+    make_loop(tmp_path, trainer)[0].run()
+    losses = [epoch["train/epoch_loss"] for epoch in json.loads((tmp_path / "history.json").read_text())]
+    assert np.isnan(losses[0])
+    assert np.isfinite(losses[1:]).all()
+
+
 @pytest.mark.parametrize(("scale", "goes_on"), [(1024.0, True), (0.5, False)])
-def test_in_float16_a_step_that_overflowed_is_left_out_while_the_scale_can_be_halved(tmp_path, scale, goes_on):
+def test_in_float16_a_step_that_overflowed_is_left_out_while_the_scale_can_be_halved(
+    tmp_path, scale, goes_on, monkeypatch
+):
+    monkeypatch.setattr(loop_module, "_STEPS_PER_FETCH", 1)
     trainer = tiny_trainer(rate=0.05)
     plain = trainer.train_step
 
