@@ -21,6 +21,7 @@ from awp_tf.methods import AT
 from awp_tf.networks import preact_resnet18
 from awp_tf.perturbations import Identity
 from awp_tf.threats import Linf
+from awp_tf.training.strategy import mirrored
 from tools.official_autoattack import ours
 
 DEVICE = pytest.mark.parametrize("device", ["CPU:1", pytest.param("GPU:0", marks=pytest.mark.gpu)])
@@ -71,7 +72,7 @@ def test_two_replicas_take_the_step_of_one(devices):
         pytest.skip("one GPU")
     networks = []
     for names in (devices[:1], devices):
-        strategy = tf.distribute.MirroredStrategy(list(names))
+        strategy = mirrored(names)
         with strategy.scope():
             trainer = tiny_trainer(tiny_network(), rate=0.05)
         step = tf.function(lambda b, s=strategy, t=trainer: s.run(t.train_step, args=(b,)), autograph=False)

@@ -1,6 +1,7 @@
 """Which devices of which machines are used, and how they share a batch."""
 
 import os
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -71,8 +72,16 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
         UserError: There are not so many.
     """
     names = choose_devices(devices).names
-    if not names:
-        return tf.distribute.get_strategy()
+    return mirrored(names) if names else tf.distribute.get_strategy()
+
+
+def mirrored(names: Sequence[str]) -> tf.distribute.Strategy:
+    """MirroredStrategy on these devices ("GPU:0", or "CPU:1": a slice of the one CPU).
+
+    On CPUs its sums are made on one device: TensorFlow's own choice there, collectives, numbers them
+    from the same start in every strategy, so that a second strategy in one process may meet the
+    first's numbers with another dtype and stop.
+    """
     if names[0].startswith("GPU"):
         return tf.distribute.MirroredStrategy(list(names))
     return tf.distribute.MirroredStrategy(list(names), cross_device_ops=tf.distribute.ReductionToOneDevice())

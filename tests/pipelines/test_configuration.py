@@ -125,7 +125,10 @@ def test_dynamic_registration_is_refused_with_the_way_to_go(tmp_path):
         ("ATTACK=@FGSM", r"Recipe\.attack: expected an object such as @\w+\(\), received"),
         ("PERTURBATION=@AWP", r"Recipe\.perturbation: expected an object such as @AWP\(\), received"),
         ("Recipe.network=@small_cnn()", r"small_cnn\(\) missing .*; bind it in a gin file"),
-        ("Recipe.precision='float16'", r"Recipe\.precision: expected one of float32, mixed_bfloat16, float64"),
+        (
+            "Recipe.precision='float16'",
+            r"Recipe\.precision: expected one of float32, mixed_bfloat16, mixed_float16, float64",
+        ),
     ],
 )
 def test_slips_with_brackets_are_one_line(binding, message):

@@ -173,7 +173,10 @@ def test_a_limit_takes_that_many_training_images_and_the_same_validation_images(
     [
         (lambda: recipe(averaging=0.9), r"Recipe\.averaging: expected a function such as @EMA \(no brackets\)"),
         (lambda: Data(source, mix=MixUp), r"Data\.mix: expected an object such as @MixUp\(\), received <class"),
-        (lambda: recipe(precision="int8"), r"Recipe\.precision: expected one of float32, mixed_bfloat16, float64"),
+        (
+            lambda: recipe(precision="int8"),
+            r"Recipe\.precision: expected one of float32, mixed_bfloat16, mixed_float16, float64",
+        ),
         (lambda: make_strategy(0), "devices: expected a whole number >= 1"),
         (lambda: make_strategy(64), "devices: expected at most 2 logical CPUs, received 64"),
     ],
