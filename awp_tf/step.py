@@ -163,11 +163,19 @@ class ClassifierStep(Step):
     """A step of a classifier of images: an attack on pixels, and a method's loss."""
 
     def __init__(
-        self, network: keras.Model, *, method: Method, attack: Attack, perturb_from: float = 0.0, **settings: Any
+        self,
+        network: keras.Model,
+        *,
+        method: Method,
+        attack: Attack,
+        attacked: keras.Model | None = None,
+        perturb_from: float = 0.0,
+        **settings: Any,
     ) -> None:
         """See RobustTrainer and Step."""
         super().__init__(**settings)
         self._network, self._method, self._attack, self._perturb_from = network, method, attack, perturb_from
+        self._attacked = attacked or network
 
     def seen(self, predict: Predict, batch: Batch) -> Predict:
         """What attack and loss see of the network: all of it; a subclass may close some classes."""
@@ -189,7 +197,7 @@ class ClassifierStep(Step):
     def _craft_pure(self, weights: Weights, now: Now, seed: noise.Seed, start: tf.Tensor | None) -> tf.Tensor:
         x, y = now.batch.x, now.batch.y
         method, attack = at_epoch(self._method, now.epoch, x.dtype), at_epoch(self._attack, now.epoch, x.dtype)
-        predict = bind(self._network, weights, now.state, training=method.attack_in_training_mode)
+        predict = bind(self._attacked, weights, now.state, training=method.attack_in_training_mode)
         return attack(method.objective(self.seen(predict, now.batch), x, y), x, seed, start)
 
     def _begun(self, now: Now, points: Points) -> tf.Tensor:

@@ -61,6 +61,7 @@ class RobustTrainer(keras.Model):
         *,
         method: Method,
         attack: Attack,
+        attacked: keras.Model | None = None,
         perturbation: Perturbation = Identity(),
         perturb_from: float = 0.0,
         transform: Transform = NoTransform(),
@@ -79,6 +80,8 @@ class RobustTrainer(keras.Model):
             network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
             method: Inner objective and outer loss.
             attack: Maximises the objective over images.
+            attacked: The same network in another precision, which the attack sees; its weights are not used. None is
+                network itself.
             perturbation: Maximises the outer loss over weights.
             perturb_from: After how many epochs; before that the weights are not perturbed.
             transform: Changes the gradient of the global batch before the optimizer takes it.
@@ -124,6 +127,7 @@ class RobustTrainer(keras.Model):
             network,
             method=method,
             attack=attack,
+            attacked=attacked,
             perturbation=perturbation,
             perturb_from=perturb_from,
             weight_decay=weight_decay,

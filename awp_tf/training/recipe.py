@@ -10,7 +10,7 @@ import keras
 from awp_tf.attacks import Attack
 from awp_tf.averaging import Averaging, Latest
 from awp_tf.free import FreeTrainer
-from awp_tf.infra.errors import UserError, at_least, fraction
+from awp_tf.infra.errors import UserError, at_least, fraction, one_of
 from awp_tf.methods import Method
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity, Perturbation
@@ -18,6 +18,7 @@ from awp_tf.schedules import LearningRate, Schedule
 from awp_tf.trainer import RobustTrainer
 from awp_tf.transforms import NoTransform, Transform
 
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 _CALLED = {"method": "loss"}
 _EXAMPLES = {
     "method": "@TRADES()",
@@ -54,6 +55,8 @@ class Recipe:
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
         xla: True, False or "auto" (where there is a GPU).
         precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (for GPUs; loss scaling) or float64.
+        attack_precision: That of the search for the worst images, which is most of a step, where it is another: with
+            mixed_bfloat16 and a precision of float32 the gradients of the weights stay those of float32.
     """
 
     network: Callable[..., keras.Model]
@@ -74,6 +77,7 @@ class Recipe:
     averaging: Callable[[keras.Model], Averaging] = Latest
     xla: bool | str = "auto"
     precision: str = "float32"
+    attack_precision: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
@@ -92,9 +96,16 @@ class Recipe:
                 raise UserError(
                     f"Recipe.{name}: expected a function such as {example} (no brackets), received {part!r}."
                 )
-        known = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
-        if self.precision not in known:
-            raise UserError(f"Recipe.precision: expected one of {', '.join(known)}, received {self.precision!r}.")
+        one_of("Recipe.precision", self.precision, _PRECISIONS)
+        if self.attack_precision is not None:
+            self._check_attack_precision(self.attack_precision)
+
+    def _check_attack_precision(self, policy: str) -> None:
+        if self.precision == "float64" or self.replays > 1:  # the attack needs passes of its own, on the same weights
+            raise UserError(
+                f"Recipe.attack_precision: expected none with precision float64 or replays, received {policy!r}."
+            )
+        one_of("Recipe.attack_precision", policy, _PRECISIONS[:-1])
 
     @property
     def dtype(self) -> str:
@@ -116,18 +127,36 @@ class Recipe:
         """
         keras.utils.set_random_seed(seed)
         with _precision(self.dtype, self.precision):
-            return self._trainer(shape, classes, epochs, steps_per_epoch, seed)
+            network = self.network(shape=shape, classes=classes)
+            trainer = self._trainer(network, self._attacked(network, shape, classes), epochs, steps_per_epoch, seed)
+        made = network.outputs[0].shape[-1]
+        if made < classes:
+            raise UserError(f"{network.name}: expected {classes} logits, one for each class, received {made}.")
+        return trainer
+
+    def _attacked(self, network: keras.Model, shape: tuple[int, ...], classes: int) -> keras.Model | None:
+        """What the attack sees in place of the network: one that computes in another precision."""
+        if self.attack_precision in (None, self.precision):
+            return None
+        with _precision(self.dtype, str(self.attack_precision)):
+            attacked = self.network(shape=shape, classes=classes)
+        if _compute_dtypes(attacked) == _compute_dtypes(network):
+            raise UserError(
+                f"Recipe.attack_precision: expected a network that is built anew, received {network.name}, whose "
+                f"precision is that of its file; leave out {self.attack_precision!r}."
+            )
+        return attacked
 
     def _trainer(
-        self, shape: tuple[int, ...], classes: int, epochs: int, steps_per_epoch: int, seed: int
+        self, network: keras.Model, attacked: keras.Model | None, epochs: int, steps_per_epoch: int, seed: int
     ) -> RobustTrainer:
-        network = self.network(shape=shape, classes=classes)
         make = functools.partial(FreeTrainer, replays=self.replays) if self.replays > 1 else RobustTrainer
         updates = steps_per_epoch * self.replays
         trainer = make(
             network,
             method=self.method,
             attack=self.attack,
+            attacked=attacked,
             perturbation=self.perturbation,
             perturb_from=self.perturb_from * epochs,
             transform=self.transform,
@@ -140,12 +169,14 @@ class Recipe:
             seed=seed,
             xla=self.xla,
         )
-        made = network.outputs[0].shape[-1]
-        if made < classes:
-            raise UserError(f"{network.name}: expected {classes} logits, one for each class, received {made}.")
         rate = LearningRate(self.learning_rate, updates, self.whole_epochs)
         trainer.compile(SGD(rate, self.momentum, self.nesterov))
         return trainer
+
+
+def _compute_dtypes(network: keras.Model) -> list[str]:
+    """Of its layers with weights."""
+    return [layer.compute_dtype for layer in network._flatten_layers(include_self=False) if layer.weights]  # noqa: SLF001
 
 
 @contextlib.contextmanager
