@@ -1,6 +1,7 @@
 """The shape of the code: who may import whom, how long a file may be, and that each has its test."""
 
 import ast
+import functools
 import graphlib
 import os
 import pathlib
@@ -168,8 +169,12 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= (330 if path in TESTS else 250)
 
 
+@functools.cache
 def known_imports(path):
     return {name for name in imports(path) if name in KNOWN}
+
+
+text_of = functools.cache(pathlib.Path.read_text)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
@@ -180,7 +185,7 @@ def test_every_module_has_tests_beside_its_own(path):
     tests = list(folder.glob("test_*.py") if parts[0] == "awp_tf" else (ROOT / "tests").rglob("test_*.py"))
     imported = set().union(*map(known_imports, tests))
     reached = imported.union(*(known_imports(KNOWN[name]) for name in imported))
-    started = any(dotted(path) in test.read_text() for test in tests)
+    started = any(dotted(path) in text_of(test) for test in tests)
     assert dotted(path) in reached or started, f"no test in {folder.relative_to(ROOT)} comes to {dotted(path)}"
 
 
