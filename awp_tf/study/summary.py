@@ -42,7 +42,7 @@ def write_report(records: Sequence[Record], folder: pathlib.Path, planned: int) 
         ]
         if part
     )
-    figures = {"curves": _curves, "best_and_last": _best_and_last}
+    figures = {"curves": _curves, "minutes": _against_minutes, "best_and_last": _best_and_last}
     if 0.5 in _sizes(records):
         figures["sharpness_and_gap"] = _scatter
     for name, draw in figures.items():
@@ -141,26 +141,41 @@ def _correlations(records: Sequence[Record]) -> str:
 
 
 def _curves(groups: Groups) -> matplotlib.figure.Figure:
-    """Robust accuracy through training, on training and on validation images."""
+    """Robust accuracy epoch by epoch."""
+    return _through_training(groups, "epoch", lambda record, epoch: epoch)
+
+
+def _against_minutes(groups: Groups) -> matplotlib.figure.Figure:
+    """The same against time, for recipes whose epochs cost more or less: each takes the mean time of its run."""
+    return _through_training(
+        groups,
+        "minutes of training",
+        lambda record, epoch: epoch * record.seconds["train"] / 60 / record.history[-1]["epoch"],
+    )
+
+
+def _through_training(groups: Groups, label: str, where: Callable[[Record, float], float]) -> matplotlib.figure.Figure:
+    """Robust accuracy through training, on training and on validation images; where says at which x an epoch is."""
     figure = matplotlib.figure.Figure(figsize=(PAGE, 3.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for panel, part, title in zip(panels, ("train", "validation"), ("training", "validation"), strict=True):
         name = f"{part}/robust"
-        for number, (label, records) in enumerate(groups.items()):
+        for number, (recipe, records) in enumerate(groups.items()):
             curves = [
                 {epoch["epoch"]: 100 * epoch[name] for epoch in record.history if name in epoch} for record in records
             ]
             epochs = sorted(set.intersection(*map(set, curves)))
             values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
-            panel.plot(epochs, values.mean(axis=0), label=literal(label), **line_style(number, len(groups)))
+            x = [np.mean([where(record, epoch) for record in records]) for epoch in epochs]
+            panel.plot(x, values.mean(axis=0), label=literal(recipe), **line_style(number, len(groups)))
             if len(values) > 1:
                 panel.fill_between(
-                    *(epochs, values.min(axis=0), values.max(axis=0)),
+                    *(x, values.min(axis=0), values.max(axis=0)),
                     color=colour(number, len(groups)),
                     alpha=0.15,
                     linewidth=0,
                 )
-        panel.set(xlabel="epoch", title=f"{title} images")
+        panel.set(xlabel=label, title=f"{title} images")
     panels[0].set_ylabel("robust accuracy (%)")
     legend_above(figure, panels[0])
     return figure

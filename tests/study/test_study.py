@@ -17,7 +17,7 @@ import pytest
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.signals import Interrupt, Interrupted
 from awp_tf.study.records import Record, Study, Trial, read_records, record_of, write_record
-from awp_tf.study.summary import mean_and_error, write_report
+from awp_tf.study.summary import _against_minutes, mean_and_error, write_report
 from awp_tf.study.worker import Worker, shares_of_cores
 from pipelines import _cli
 
@@ -132,9 +132,15 @@ def test_the_report_holds_what_the_records_say(tmp_path):
     assert "over 6 networks" in text
     assert "1.00 at 0.25, 1.00 at 0.5, 1.00 at 1" in text
     assert text in (tmp_path / "study.md").read_text()
-    for name in ("curves", "best_and_last", "sharpness_and_gap"):
+    for name in ("curves", "minutes", "best_and_last", "sharpness_and_gap"):
         assert (tmp_path / f"study_{name}.png").stat().st_size > 5000
         assert (tmp_path / f"study_{name}.svg").exists()
+
+
+def test_a_run_takes_as_many_minutes_in_the_figure_as_it_took():
+    cheap, dear = record(), dataclasses.replace(record("AT-AWP"), seconds={"train": 90.0})
+    panel = _against_minutes({"AT": [cheap], "AT-AWP": [dear]}).axes[0]
+    np.testing.assert_allclose([line.get_xdata() for line in panel.lines], [[1 / 3, 2 / 3], [1 / 2, 1.0]])
 
 
 def test_what_was_evaluated_and_how_long_training_took_is_a_table_where_all_runs_have_it(tmp_path):
