@@ -147,6 +147,7 @@ def measure(recipe: Recipe, x: np.ndarray, y: np.ndarray, classes: int, devices:
     strategy = make_strategy(devices)
     try:
         step = SharedStep(recipe, strategy, x, y, classes)
+        step()
         seconds = statistics.median(interleave({"": step}, runs)[""])
     except tf.errors.ResourceExhaustedError:
         return json.dumps({"fits": False, "peak": peak(), "speed": 0.0})

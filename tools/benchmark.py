@@ -10,16 +10,17 @@
     python -m tools.benchmark --gin_file=gin/at_awp.gin --batch_sizes=128 --hlo=program
     python -m tools.benchmark --serving=serving/x/1 --keras=runs/x/best.keras --batch_sizes=1,8,64 --runs=200
 
-Each contender has a process of its own, and they take their steps in turns. --against times further recipes, and
---reference the PyTorch step of a checkout of csdongxian/AWP (extra "torch"; AT-AWP or TRADES-AWP, as the first recipe,
-on PreActResNet-18 at its full width). "of the limit" is the time that the step's convolutions and matrix products
-would take at the speed of one large matrix product here. --everything makes the whole table: every recipe's step,
-PGD-20 and the attacks of AutoAttack on images that stay robust to the end, and the input. --perturbed times
-awp_tf.perturbed around models of plain Keras. --find_batch_size looks for the largest batch that fits into memory, and
-for the fastest. --scale measures what several devices, input, checkpoints and resuming cost. --hlo writes the step for
-other XLA runtimes: step.hlo, step.hlo.pb, inputs.npz with an array for each parameter in order, and with --outputs
-what the step made of them here. --serving times what pipelines.export wrote against the network's predict_on_batch.
-Images are random: a step costs the same on any.
+Each contender has a process of its own, and they take their steps in turns. --against times further recipes,
+--devices=2 each recipe on two devices, too (GPUs, or slices of the CPU), and --reference the PyTorch step of a checkout
+of csdongxian/AWP (extra "torch"; AT-AWP or TRADES-AWP, as the first recipe, on PreActResNet-18 at its full width). "of
+the limit" is the time that the step's convolutions and matrix products would take at the speed of one large matrix
+product here. --everything makes the whole table: every recipe's step, PGD-20 and the attacks of AutoAttack on images
+that stay robust to the end, and the input. --perturbed times awp_tf.perturbed around models of plain Keras.
+--find_batch_size looks for the largest batch that fits into memory, and for the fastest. --scale measures what several
+devices, input, checkpoints and resuming cost. --hlo writes the step for other XLA runtimes: step.hlo, step.hlo.pb,
+inputs.npz with an array for each parameter in order, and with --outputs what the step made of them here. --serving
+times what pipelines.export wrote against the network's predict_on_batch. Images are random: a step costs the same on
+any.
 """
 
 import json
@@ -141,7 +142,8 @@ def _time_steps() -> None:
     recipes = [flags.gin_file, *(each.split("+") for each in _AGAINST.value)]
     found = []
     for size in map(int, _BATCH_SIZES.value if flags.gin_file else []):
-        batch = step_speed.Setting(flags.gin_bindings, *_images(size), _CLASSES.value)
+        devices = sorted({1, _devices.DEVICES.value or 1})
+        batch = step_speed.Setting(flags.gin_bindings, *_images(size), _CLASSES.value, devices)
         rows = step_speed.measure(recipes, batch, _RUNS.value, _REFERENCE.value)
         print(f"batch {size}\n{step_speed.as_table(rows)}", flush=True)
         found += [{"batch": size, **row} for row in rows]

@@ -34,9 +34,11 @@ class Setting:
         return max(len(self.x), min(EPOCH, _BYTES // int(np.prod(self.x.shape[1:]))))
 
     def step(self, strategy: tf.distribute.Strategy, m_sharpness: bool = False) -> SharedStep:
-        """The training step on these images."""
+        """The training step on these images, taken once."""
         recipe = dataclasses.replace(self.recipe, m_sharpness=m_sharpness)
-        return SharedStep(recipe, strategy, self.x, self.y, self.classes)
+        step = SharedStep(recipe, strategy, self.x, self.y, self.classes)
+        step()
+        return step
 
     def batches(self, images: Images) -> Batches:
         """Batches of other images, as many at once, with the augmentation of the data."""

@@ -1,10 +1,10 @@
 """The training step of a recipe, as a child of tools.apart.
 
-    python -m tools.recipe_step FILES BINDINGS BATCH.npz CLASSES
+    python -m tools.recipe_step FILES BINDINGS BATCH.npz CLASSES DEVICES
 
-FILES and BINDINGS are lists in JSON. It says how long it took from its start until it had imported everything
-("imported"), made the trainer ("made"), traced the step ("traced") and taken the first one ("first"), and the
-arithmetic of a step.
+FILES and BINDINGS are lists in JSON; so many DEVICES share the batch. It says how long it took from its start until it
+had imported everything ("imported"), made the trainer ("made"), traced the step ("traced") and taken the first one
+("first"), and the arithmetic of a step.
 """
 
 import json
@@ -22,30 +22,29 @@ def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     Raises:
         UserError: The recipe makes no sense.
     """
-    import tensorflow as tf  # noqa: PLC0415 (its time is measured)
-
-    from awp_tf.networks.convolution import as_keras_does  # noqa: PLC0415
+    from awp_tf.networks.convolution import as_keras_does  # noqa: PLC0415 (its time is measured)
     from awp_tf.training.recipe import Recipe  # noqa: PLC0415
+    from awp_tf.training.strategy import make_strategy  # noqa: PLC0415
     from pipelines import _cli  # noqa: PLC0415
     from tools.operations import arithmetic  # noqa: PLC0415
+    from tools.shared_step import SharedStep  # noqa: PLC0415
 
     imported = since_start()
-    files, bindings, batch, classes = json.loads(arguments[0]), json.loads(arguments[1]), arguments[2], arguments[3]
-    _cli.parse(files, bindings)
-    recipe = _cli.call(Recipe)
+    files, bindings, batch, classes, devices = arguments
+    _cli.parse(json.loads(files), json.loads(bindings))
+    recipe, strategy = _cli.call(Recipe), make_strategy(int(devices))
     with np.load(batch, allow_pickle=False) as data:
-        x, y = tf.constant(data["x"], recipe.dtype), tf.constant(data["y"])
-    trainer = recipe.trainer(tuple(x.shape[1:]), int(classes), epochs=1, steps_per_epoch=1, seed=0)
+        x, y = data["x"], data["y"]
+    step = SharedStep(recipe, strategy, x, y, int(classes))
     made = since_start()
-    step = tf.function(trainer.train_step, autograph=False)
-    step.get_concrete_function((x, y))
+    step.trace()
     traced = since_start()
-    float(step((x, y))["loss"])
+    step()
     first = since_start()
     with as_keras_does():
-        work = arithmetic(tf.function(trainer.train_step, autograph=False).get_concrete_function((x, y)))
+        work = arithmetic(step.graph())
     facts = {"imported": imported, "made": made, "traced": traced, "first": first, "operations": work}
-    return lambda: {"loss": float(step((x, y))["loss"])}, {**facts, "traces": step.experimental_get_tracing_count()}
+    return lambda: {"loss": step()}, {**facts, "traces": step.traces}
 
 
 if __name__ == "__main__":

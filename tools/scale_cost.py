@@ -1,8 +1,9 @@
 """What scale costs a recipe (--scale of tools.benchmark): devices, input, checkpoints, going on late in a run.
 
 Everything that is compared runs in turns in one process, so that a busy machine slows all alike, and a ratio is the
-median of the ratios of the turns. Two devices of a machine without GPUs are slices of its CPU, which share its cores:
-what is measured is the cost of sharing, not a gain. Images are random: a step costs the same on any.
+median of the ratios of the turns. Two devices of a machine without GPUs are slices of its CPU, which here share all its
+cores: what is measured is the cost of sharing, not a gain (that is --devices=2). Images are random: a step costs the
+same on any.
 """
 
 import functools
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data import Batches
+from awp_tf.infra import cpu
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import table
 from awp_tf.training.records import Records
@@ -56,6 +58,7 @@ def compare(setting: Setting, arguments: Sequence[str], runs: int) -> str:
     gpus = len(tf.config.list_physical_devices("GPU"))
     count = gpus or 2
     several = make_strategy(count)  # before TensorFlow does anything
+    cpu.share_among(1)  # one device is to have all cores
     one = setting.step(tf.distribute.get_strategy())
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as place:

@@ -19,11 +19,12 @@ class SharedStep:
 
     Attributes:
         trainer: Whose step it is.
-        reductions: What the replicas add up in a step, in the order of tracing; nothing where there is one.
+        reductions: What the replicas add up in a step, in the order of tracing; nothing before it, or where there is
+            one.
     """
 
     def __init__(self, recipe: Recipe, strategy: tf.distribute.Strategy, x: np.ndarray, y: np.ndarray, classes: int):
-        """Traces the step, and takes it once.
+        """Makes the trainer; the first call traces the step, unless trace did.
 
         Args:
             recipe: How to train.
@@ -38,7 +39,19 @@ class SharedStep:
             self.trainer = recipe.trainer(x.shape[1:], classes, epochs=1, steps_per_epoch=1, seed=0)
         self._batch = tuple(self._distribute(array) for array in (x.astype(recipe.dtype), y))
         self._step = tf.function(self._step_of_all, autograph=False)
-        self()
+
+    def trace(self) -> None:
+        """Does what the first call would do first."""
+        self._step.get_concrete_function(self._batch)
+
+    def graph(self) -> tf.types.experimental.ConcreteFunction:
+        """The step of all replicas, traced for whoever wants to read it."""
+        return tf.function(self._step_of_all, autograph=False).get_concrete_function(self._batch)
+
+    @property
+    def traces(self) -> int:
+        """How often the step was traced."""
+        return int(self._step.experimental_get_tracing_count())
 
     def __call__(self) -> float:
         """Takes a step and waits for its end; returns the loss."""

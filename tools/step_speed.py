@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import statistics
@@ -30,12 +31,14 @@ class Setting:
         x: Images [B, H, W, C] in [0, 1].
         y: Labels [B].
         classes: How many there are.
+        devices: Which numbers of devices each recipe's step is shared by, in turn.
     """
 
     bindings: Sequence[str]
     x: np.ndarray
     y: np.ndarray
     classes: int
+    devices: Sequence[int] = (1,)
 
 
 def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, reference: str | None = None) -> list[Facts]:
@@ -63,9 +66,10 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
         np.savez(batch, x=setting.x, y=setting.y)
         enter = lambda *line: stack.enter_context(Apart(*line))  # noqa: E731
         children = {}
-        for files in recipes:
+        for files, devices in itertools.product(recipes, setting.devices):
             line = (json.dumps(list(files)), json.dumps(list(setting.bindings)), batch, str(setting.classes))
-            children["+".join(files)] = enter("tools.recipe_step", *line)
+            name = "+".join(files) + (f", {devices} devices" if devices > 1 else "")
+            children[name] = enter("tools.recipe_step", *line, str(devices))
         if reference:
             children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *theirs)
         limits = enter("tools.limits", _PRECISIONS.get(first.precision, first.precision))

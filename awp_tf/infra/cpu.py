@@ -26,5 +26,10 @@ def prepare() -> None:
     To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
     """
     if not tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-            tf.config.threading.set_intra_op_parallelism_threads(max(len(cores()) // workers(), 1))
+        share_among(workers())
+
+
+def share_among(count: int) -> None:
+    """Lets an operation use one of so many equal shares of the cores; once TensorFlow runs, it has no effect."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(max(len(cores()) // count, 1))

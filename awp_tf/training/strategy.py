@@ -65,8 +65,8 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
     """The default strategy on one device, MirroredStrategy on several.
 
     Args:
-        devices: How many GPUs, or (where there is none) CPUs; None is all GPUs, or one CPU. Several
-            CPUs are slices of the one there is: good for trying out, not for speed.
+        devices: How many GPUs, or (where there is none) CPUs; None is all GPUs, or one CPU. Several CPUs are slices of
+            the one there is, each with its share of the cores: a step of a narrow network is faster.
 
     Raises:
         UserError: There are not so many.

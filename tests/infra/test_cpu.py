@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,22 @@ def test_without_affinity_all_cores_are_its_own(monkeypatch):
 def test_a_worker_a_core_but_not_too_many(count, expected, monkeypatch):
     monkeypatch.setattr(cpu, "cores", lambda: list(range(count)))
     assert cpu.workers() == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 8), (2, 4), (3, 2), (16, 1)])
+def test_slices_of_the_cpu_share_its_cores(count, expected, monkeypatch):
+    monkeypatch.setattr(cpu, "cores", lambda: list(range(8)))
+    asked = []
+    monkeypatch.setattr("tensorflow.config.threading.set_intra_op_parallelism_threads", asked.append)
+    cpu.share_among(count)
+    assert asked == [expected]
+
+
+def test_several_devices_of_a_cpu_are_slices_with_cores_of_their_own():
+    code = "import tensorflow as tf; from awp_tf.infra.devices import choose_devices; choose_devices(2)\n"
+    code += "print(tf.config.threading.get_intra_op_parallelism_threads(), len(tf.config.list_logical_devices('CPU')))"
+    said = subprocess.check_output([sys.executable, "-c", code], text=True, stderr=subprocess.DEVNULL)
+    assert said.split() == [str(max(len(cpu.cores()) // 2, 1)), "2"]
 
 
 def test_a_gpu_has_one_worker(monkeypatch):

@@ -11,7 +11,7 @@ from tools.apart import Apart
 
 def arguments(tmp_path, *bindings):
     np.savez(tmp_path / "batch.npz", x=np.full((2, 8, 8, 3), 0.5, np.float32), y=np.zeros(2, np.int32))
-    return json.dumps(["gin/at_awp.gin"]), json.dumps(bindings), str(tmp_path / "batch.npz"), "10"
+    return json.dumps(["gin/at_awp.gin"]), json.dumps(bindings), str(tmp_path / "batch.npz"), "10", "1"
 
 
 def test_a_recipe_takes_steps_in_a_process_of_its_own_and_is_traced_once(tmp_path):
@@ -20,6 +20,13 @@ def test_a_recipe_takes_steps_in_a_process_of_its_own_and_is_traced_once(tmp_pat
         assert step.ready["traces"] == 1
         assert step.ready["operations"] > 0
     assert len(set(losses)) == 3
+
+
+def test_two_devices_share_a_batch_and_its_arithmetic(tmp_path):
+    line = arguments(tmp_path, "preact_resnet18.width=2", "training/PGD.steps=1")
+    with Apart("tools.recipe_step", *line) as one, Apart("tools.recipe_step", *line[:-1], "2") as two:
+        assert two.ready["operations"] == one.ready["operations"]
+        assert 0 < two()["loss"] < 10
 
 
 def test_nothing_of_a_step_leaves_tensorflow():

@@ -24,7 +24,9 @@ def two():
 
 
 def shared(strategy, **changes):
-    return SharedStep(dataclasses.replace(RECIPE, **changes), strategy, X, Y, 10)
+    step = SharedStep(dataclasses.replace(RECIPE, **changes), strategy, X, Y, 10)
+    step.trace()
+    return step
 
 
 def gradients(step):
