@@ -38,10 +38,13 @@ class FreeTrainer(RobustTrainer):
             **settings: See RobustTrainer; steps_per_epoch counts updates, replays of them a batch.
 
         Raises:
-            UserError: The attack is no PGD, or weights are perturbed: that would need gradients of its own.
+            UserError: The attack is no PGD or has a precision of its own, or weights are perturbed: that would need
+                gradients of its own.
         """
         super().__init__(network, **settings)
         at_least("FreeTrainer.replays", replays, 1)
+        if settings.get("attacked"):
+            raise UserError("FreeTrainer.attacked: expected none, since weights and images share one pass back.")
         if self.alternations != 1 or isinstance(self.method, Standard):
             raise UserError(
                 f"FreeTrainer: expected a method whose loss sees adversarial images, and 1 alternation, received "

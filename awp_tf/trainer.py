@@ -80,8 +80,8 @@ class RobustTrainer(keras.Model):
             network: Maps images [B, H, W, C] in [0, 1] to logits [B, K].
             method: Inner objective and outer loss.
             attack: Maximises the objective over images.
-            attacked: The same network in another precision, which the attack sees; its weights are not used. None is
-                network itself.
+            attacked: The same network built in another precision, which the attack sees, at the weights of network;
+                its own are not used. None is network itself.
             perturbation: Maximises the outer loss over weights.
             perturb_from: After how many epochs; before that the weights are not perturbed.
             transform: Changes the gradient of the global batch before the optimizer takes it.
@@ -116,6 +116,8 @@ class RobustTrainer(keras.Model):
             raise UserError(f"RobustTrainer.attack: expected the box of pixels, (0, 1), received {attack.box!r}.")  # type: ignore[attr-defined]
         if perturbation.needs_second_derivatives:
             require_smooth(network)
+        if attacked and [v.shape for v in attacked.variables] != [v.shape for v in network.variables]:
+            raise UserError(f"RobustTrainer.attacked: expected {network.name} in another precision, received another.")
         self.network = network
         self.averaged = averaging(network)
         self.averaged_network = self.averaged.network

@@ -142,7 +142,8 @@ def _time_steps() -> None:
     recipes = [flags.gin_file, *(each.split("+") for each in _AGAINST.value)]
     found = []
     for size in map(int, _BATCH_SIZES.value if flags.gin_file else []):
-        devices = sorted({1, _devices.DEVICES.value or 1})
+        count = _devices.DEVICES.value
+        devices = [1] if count is None else sorted({1, count})
         batch = step_speed.Setting(flags.gin_bindings, *_images(size), _CLASSES.value, devices)
         rows = step_speed.measure(recipes, batch, _RUNS.value, _REFERENCE.value)
         print(f"batch {size}\n{step_speed.as_table(rows)}", flush=True)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf import replicas
+from awp_tf.infra.errors import UserError
 from awp_tf.training.recipe import Recipe
 from tools.timing import Step
 
@@ -32,7 +33,14 @@ class SharedStep:
             x: Images [B, H, W, C] of the global batch, in [0, 1].
             y: Labels [B].
             classes: How many labels there are.
+
+        Raises:
+            UserError: The replicas cannot share the batch evenly.
         """
+        if len(x) % strategy.num_replicas_in_sync:
+            raise UserError(
+                f"--batch_sizes: expected a multiple of the {strategy.num_replicas_in_sync} devices, received {len(x)}."
+            )
         self._strategy = strategy
         self.reductions: list[Reduction] = []
         with strategy.scope():
@@ -46,7 +54,8 @@ class SharedStep:
 
     def graph(self) -> tf.types.experimental.ConcreteFunction:
         """The step of all replicas, traced for whoever wants to read it."""
-        return tf.function(self._step_of_all, autograph=False).get_concrete_function(self._batch)
+        step = tf.function(lambda batch: self._strategy.run(self.trainer.train_step, args=(batch,)), autograph=False)
+        return step.get_concrete_function(self._batch)
 
     @property
     def traces(self) -> int:

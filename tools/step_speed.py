@@ -72,7 +72,7 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
             children[name] = enter("tools.recipe_step", *line, str(devices))
         if reference:
             children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *theirs)
-        limits = enter("tools.limits", _PRECISIONS.get(first.precision, first.precision))
+        limits = enter("tools.limits", _PRECISIONS.get(most := first.attack_precision or first.precision, most))
         steps = in_turns({**children, _LIMITS: limits}, runs)
     fastest = {each: max(facts[each] for facts in steps[_LIMITS]) for each in ("product", "copy")}
     return _rows(children, steps, len(setting.y), fastest)
@@ -106,10 +106,11 @@ def as_table(rows: Sequence[Facts]) -> str:
 def _reference_of(recipe: Recipe) -> tuple[str, str]:
     """The name of the reference's step, and its precision."""
     method = type(recipe.method).__name__
-    if method not in _REFERENCES or recipe.precision not in _PRECISIONS:
+    precisions = {recipe.precision, recipe.attack_precision or recipe.precision}
+    if method not in _REFERENCES or len(precisions) > 1 or recipe.precision not in _PRECISIONS:
         raise UserError(
-            f"--reference: expected a recipe of {' or '.join(_REFERENCES)} in {' or '.join(_PRECISIONS)}, received "
-            f"{method} in {recipe.precision}."
+            f"--reference: expected a recipe of {' or '.join(_REFERENCES)}, all in {' or '.join(_PRECISIONS)}, "
+            f"received {method} in {' and '.join(sorted(precisions))}."
         )
     return _REFERENCES[method], _PRECISIONS[recipe.precision]
 

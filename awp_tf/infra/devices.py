@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -86,7 +87,7 @@ def choose_devices(count: int | None) -> Devices:
 
     Args:
         count: How many GPUs, or (where there is none) CPUs; None is all GPUs, or one CPU. Several CPUs are slices of
-            the one there is, each with its share of the cores.
+            the one there is, each with threads for its share of the cores.
 
     Raises:
         UserError: There are not so many.
@@ -138,6 +139,7 @@ def use_gpus(count: int) -> None:
 def _slice_cpu(count: int) -> None:
     """Slices side by side lose less than operations that share out their work: narrow networks have little to share."""
     cpu.share_among(count)
+    os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # else all slices together have the threads of one
     cpus = tf.config.list_physical_devices("CPU")
     try:
         tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * count)

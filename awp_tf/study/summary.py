@@ -146,10 +146,13 @@ def _curves(groups: Groups) -> matplotlib.figure.Figure:
 
 
 def _against_minutes(groups: Groups) -> matplotlib.figure.Figure:
-    """The same against time, for recipes whose epochs cost more or less: each takes the mean time of its run."""
+    """The same against time, for recipes whose epochs cost more or less.
+
+    Only a run's whole time is known, start and tests included: every epoch takes an equal part of it.
+    """
     return _through_training(
         groups,
-        "minutes of training",
+        "minutes, tests included",
         lambda record, epoch: epoch * record.seconds["train"] / 60 / record.history[-1]["epoch"],
     )
 

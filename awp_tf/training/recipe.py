@@ -56,7 +56,8 @@ class Recipe:
         xla: True, False or "auto" (where there is a GPU).
         precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (for GPUs; loss scaling) or float64.
         attack_precision: That of the search for the worst images, which is most of a step, where it is another: with
-            mixed_bfloat16 and a precision of float32 the gradients of the weights stay those of float32.
+            mixed_bfloat16 and a precision of float32 the gradients of the weights stay those of float32. Costs the
+            memory of a second set of weights. Not for networks of a file, whose types are fixed.
     """
 
     network: Callable[..., keras.Model]
@@ -142,8 +143,8 @@ class Recipe:
             attacked = self.network(shape=shape, classes=classes)
         if _compute_dtypes(attacked) == _compute_dtypes(network):
             raise UserError(
-                f"Recipe.attack_precision: expected a network that is built anew, received {network.name}, whose "
-                f"precision is that of its file; leave out {self.attack_precision!r}."
+                f"Recipe.attack_precision: expected a network whose layers follow Keras' policy, received "
+                f"{network.name}, whose types are fixed, as those of a file are; leave the setting out."
             )
         return attacked
 

@@ -66,7 +66,7 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
 
     Args:
         devices: How many GPUs, or (where there is none) CPUs; None is all GPUs, or one CPU. Several CPUs are slices of
-            the one there is, each with its share of the cores: a step of a narrow network is faster.
+            the one there is, each with threads for its share of the cores: on two cores faster for narrow networks.
 
     Raises:
         UserError: There are not so many.

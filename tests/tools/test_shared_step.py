@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.attacks import PGD
+from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
 from awp_tf.networks import small_cnn
 from awp_tf.perturbations import AWP
@@ -39,6 +40,11 @@ def test_m_sharpness_saves_one_reduction_of_all_gradients(two):
     assert gradients(whole) == gradients(own) + 1 > 1
     weights = sum(4 * int(np.prod(v.shape)) for v in whole.trainer.network.trainable_variables)
     assert whole.reduced_bytes - own.reduced_bytes == weights
+
+
+def test_a_batch_that_does_not_go_round_is_refused(two):
+    with pytest.raises(UserError, match="expected a multiple of the 2 devices, received 7"):
+        SharedStep(RECIPE, two, X[:7], Y[:7], 10)
 
 
 def test_two_replicas_take_the_step_of_one(two):

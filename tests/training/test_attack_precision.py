@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import CLASSES, SHAPE, tiny_batch
+from test_loss_scale import cosine
 from test_train import network, recipe
 
 from awp_tf.attacks import PGD
 from awp_tf.examples import examples, share_of
+from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError
+from awp_tf.methods import AT
+from awp_tf.networks import small_cnn
 from awp_tf.networks.pretrained import from_file
 from awp_tf.perturbations import AWP
 from awp_tf.threats import Linf
+from awp_tf.trainer import RobustTrainer
+from awp_tf.training.strategy import mirrored
 
 HALF = "mixed_bfloat16"
 ATTACK = PGD(Linf(0.1), steps=2, relative_step_size=0.5)
@@ -72,11 +78,41 @@ def test_what_makes_no_sense_is_refused(settings, message):
         recipe(**settings)
 
 
+@pytest.mark.parametrize(("make", "width"), [(RobustTrainer, 8), (FreeTrainer, 4)])
+def test_another_network_is_not_attacked_and_none_where_one_pass_serves_both(make, width):
+    attacked = small_cnn(shape=SHAPE, classes=CLASSES, width=width)
+    with pytest.raises(UserError, match=rf"{make.__name__}\.attacked: expected"):
+        make(network(SHAPE, CLASSES), method=AT(), attack=ATTACK, attacked=attacked)
+
+
+@pytest.mark.parametrize(("policy", "least"), [(HALF, 0.95), ("mixed_float16", 0.99)])
+@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}], ids=["whole", "in parts"])
+def test_replicas_and_parts_of_a_batch_are_attacked_in_it_too(settings, policy, least):
+    strategy = mirrored(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        mixed, full = (trainer(attack_precision=name, **settings) for name in (policy, None))
+    x, y = tiny_batch(8)
+    shares = strategy.experimental_distribute_values_from_function(
+        lambda context: tuple(t[4 * context.replica_id_in_sync_group :][:4] for t in (x, y))
+    )
+    moved = []
+    for one in (mixed, full):
+        before = one.network.get_weights()
+        tf.function(lambda batch, one=one: strategy.run(one.train_step, args=(batch,)), autograph=False)(shares)
+        after = one.network.get_weights()
+        moved.append([a - b for a, b in zip(after, before, strict=True)])
+    differ = any(np.any(one != other) for one, other in zip(*moved, strict=True))
+    assert differ == (policy == HALF)  # float16 turns no sign on so few pixels
+    assert cosine(*moved) > least
+
+
 def test_a_network_of_a_file_has_the_precision_of_its_file(tmp_path: pathlib.Path):
     network(SHAPE, CLASSES).save(tmp_path / "first.keras")
 
     def of_file(shape, classes):
         return from_file(shape=shape, classes=classes, path=str(tmp_path / "first.keras"))
 
-    with pytest.raises(UserError, match=r"Recipe\.attack_precision: expected a network that is built anew"):
+    with pytest.raises(
+        UserError, match=r"Recipe\.attack_precision: expected a network whose layers follow Keras' policy"
+    ):
         trainer(network=of_file, attack_precision=HALF)
