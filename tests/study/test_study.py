@@ -89,7 +89,7 @@ def test_a_study_that_makes_no_sense_is_refused(settings, message):
         Study(**settings)
 
 
-@pytest.mark.parametrize("name", ["headline", "gamma", "precision"])
+@pytest.mark.parametrize("name", ["headline", "gamma", "precision", "laptop"])
 def test_the_studies_that_come_with_the_project_are_made_of_recipes_that_exist(name):
     _cli.parse([f"gin/studies/{name}.gin"], [], root="Study.runs")
     study = _cli.call(Study)
