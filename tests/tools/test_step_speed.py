@@ -26,6 +26,13 @@ def test_every_contender_has_its_speed_its_part_of_the_limit_its_memory_and_its_
     assert as_table(rows).count("\n") == 4
 
 
-def test_a_recipe_that_the_reference_does_not_have_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"expected a recipe of AT or TRADES .*, received MART in float32"):
-        measure([["gin/mart.gin"]], Setting(SMALL, X, Y, 10), runs=1, reference=str(tmp_path))
+@pytest.mark.parametrize(
+    ("leaf", "bindings", "received"),
+    [
+        ("mart", (), "MART in float32"),
+        ("at", ("Recipe.attack_precision='mixed_bfloat16'",), "AT in float32 and mixed_bfloat16"),
+    ],
+)
+def test_a_recipe_that_the_reference_does_not_have_is_refused(leaf, bindings, received, tmp_path):
+    with pytest.raises(UserError, match=rf"expected a recipe of AT or TRADES, all in .*, received {received}"):
+        measure([[f"gin/{leaf}.gin"]], Setting([*SMALL, *bindings], X, Y, 10), runs=1, reference=str(tmp_path))
