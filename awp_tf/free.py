@@ -44,7 +44,10 @@ class FreeTrainer(RobustTrainer):
         super().__init__(network, **settings)
         at_least("FreeTrainer.replays", replays, 1)
         if settings.get("attacked"):
-            raise UserError("FreeTrainer.attacked: expected none, since weights and images share one pass back.")
+            raise UserError(
+                "FreeTrainer.attacked: expected none, since weights and images share a pass back, received a network; "
+                "leave it out, or take RobustTrainer."
+            )
         if self.alternations != 1 or isinstance(self.method, Standard):
             raise UserError(
                 f"FreeTrainer: expected a method whose loss sees adversarial images, and 1 alternation, received "

@@ -117,7 +117,10 @@ class RobustTrainer(keras.Model):
         if perturbation.needs_second_derivatives:
             require_smooth(network)
         if attacked and [v.shape for v in attacked.variables] != [v.shape for v in network.variables]:
-            raise UserError(f"RobustTrainer.attacked: expected {network.name} in another precision, received another.")
+            raise UserError(
+                f"RobustTrainer.attacked: expected {network.name} once more, built under another policy of Keras, "
+                f"received {attacked.name} with other variables."
+            )
         self.network = network
         self.averaged = averaging(network)
         self.averaged_network = self.averaged.network

@@ -72,7 +72,8 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
             children[name] = enter("tools.recipe_step", *line, str(devices))
         if reference:
             children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *theirs)
-        limits = enter("tools.limits", _PRECISIONS.get(most := first.attack_precision or first.precision, most))
+        precision = first.attack_precision or first.precision  # of most of the step
+        limits = enter("tools.limits", _PRECISIONS.get(precision, precision))
         steps = in_turns({**children, _LIMITS: limits}, runs)
     fastest = {each: max(facts[each] for facts in steps[_LIMITS]) for each in ("product", "copy")}
     return _rows(children, steps, len(setting.y), fastest)

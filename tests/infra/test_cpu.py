@@ -39,11 +39,28 @@ def test_slices_of_the_cpu_share_its_cores(count, expected, monkeypatch):
     assert asked == [expected]
 
 
-def test_several_devices_of_a_cpu_are_slices_with_cores_of_their_own():
-    code = "import tensorflow as tf; from awp_tf.infra.devices import choose_devices; choose_devices(2)\n"
-    code += "print(tf.config.threading.get_intra_op_parallelism_threads(), len(tf.config.list_logical_devices('CPU')))"
-    said = subprocess.check_output([sys.executable, "-c", code], text=True, stderr=subprocess.DEVNULL)
-    assert said.split() == [str(max(len(cpu.cores()) // 2, 1)), "2"]
+def threads_of_two_slices(pools_of_their_own):
+    """How many threads a process has that cuts eight cores in two slices and works on both."""
+    code = (
+        "import os, tensorflow as tf; from awp_tf.infra import cpu; from awp_tf.infra.devices import choose_devices\n"
+        "cpu.cores = lambda: list(range(8))\n"
+        "for name in choose_devices(2).names:\n"
+        "    with tf.device(name): tf.matmul(tf.ones([512, 512]), tf.ones([512, 512])).numpy()\n"
+        "print(len(os.listdir('/proc/self/task')), tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_OVERRIDE_GLOBAL_THREADPOOL"}
+    shared = {} if pools_of_their_own else {"TF_OVERRIDE_GLOBAL_THREADPOOL": "0"}
+    said = subprocess.check_output(
+        [sys.executable, "-c", code], text=True, stderr=subprocess.DEVNULL, env={**environment, **shared}
+    )
+    return tuple(map(int, said.split()))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="only Linux says which threads a process has")
+def test_slices_of_a_cpu_have_threads_of_their_own():
+    (own, of_a_slice), (together, _) = (threads_of_two_slices(each) for each in (True, False))
+    assert of_a_slice == 4
+    assert own >= together + of_a_slice
 
 
 def test_a_gpu_has_one_worker(monkeypatch):
