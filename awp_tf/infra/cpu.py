@@ -1,7 +1,9 @@
 """The CPU cores that this process may use, and how work is shared out among them."""
 
 import contextlib
+import functools
 import os
+import pathlib
 
 import tensorflow as tf
 
@@ -13,6 +15,14 @@ def cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether the CPU has AVX-512, without which oneDNN has other kernels; False where that is not known."""
+    with contextlib.suppress(OSError):
+        return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split()
+    return False
 
 
 def workers() -> int:

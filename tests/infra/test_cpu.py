@@ -1,4 +1,5 @@
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -22,6 +23,30 @@ def test_without_affinity_all_cores_are_its_own(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpu.cores() == [0]
+
+
+@pytest.fixture
+def fresh():
+    """What was found out about the CPU is forgotten before and after."""
+    cpu.has_avx512.cache_clear()
+    yield
+    cpu.has_avx512.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("flags", "expected"), [("fma avx2", False), ("avx2 avx512f avx512bw", True)])
+def test_avx512_is_what_the_kernel_says(flags, expected, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags\t\t: {flags}\n")
+    assert cpu.has_avx512() is expected
+
+
+@pytest.mark.usefixtures("fresh")
+def test_avx512_is_not_assumed(monkeypatch):
+    def missing(_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(pathlib.Path, "read_text", missing)
+    assert cpu.has_avx512() is False
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (3, 3), (64, 8)])

@@ -1,4 +1,4 @@
-"""Fast forms of convolutions: the same numbers, chosen where they are known to be faster."""
+"""Which form of a convolution is chosen, and what is made ready for it."""
 
 import keras
 import numpy as np
@@ -7,63 +7,19 @@ import tensorflow as tf
 
 from awp_tf.functional import bind, read
 from awp_tf.networks import convolution, preact_resnet18
-from awp_tf.networks.convolution import Conv2D, as_keras_does, at_points, columns, conv, winograd
-
-FORMS = {"winograd": lambda x, kernel: winograd(x, at_points(kernel)), "columns": columns}
+from awp_tf.networks.convolution import Conv2D, as_keras_does, conv
 
 
-def direct(x, kernel):
-    return tf.nn.conv2d(x, kernel, 1, "SAME")
+@pytest.fixture
+def narrow(monkeypatch):
+    """A CPU without AVX-512, whatever this one is."""
+    monkeypatch.setattr(convolution, "has_avx512", lambda: False)
 
 
-def inputs(height, width, channels, filters, dtype="float64"):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, height, width, channels)).clip(0)
-    kernel = rng.normal(size=(3, 3, channels, filters)) / np.sqrt(9 * channels)
-    return tf.constant(x, dtype), tf.constant(kernel, dtype)
-
-
-def with_gradients(form, x, kernel):
-    """Outputs, gradients, and what the gradient of a gradient is: RAT and FS-DGPM take second derivatives."""
-    with tf.GradientTape(persistent=True) as outer:
-        outer.watch((x, kernel))
-        with tf.GradientTape() as tape:
-            tape.watch((x, kernel))
-            y = form(x, kernel)
-            loss = tf.reduce_sum(tf.sin(y))
-        first = tape.gradient(loss, (x, kernel))
-        total = tf.add_n([tf.reduce_sum(g**2) for g in first])
-    return [y, *first, *outer.gradient(total, (x, kernel))]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 8), (4, 12), (16, 4)])
-def test_a_form_has_the_numbers_and_derivatives_of_the_convolution(form, height, width):
-    x, kernel = inputs(height, width, 5, 3)
-    for found, expected in zip(with_gradients(FORMS[form], x, kernel), with_gradients(direct, x, kernel), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_the_points_of_winograd_halve_the_error_of_the_usual_ones_in_float32(monkeypatch):
-    x, kernel = inputs(8, 8, 512, 64)
-
-    def error():
-        found = winograd(tf.cast(x, tf.float32), at_points(tf.cast(kernel, tf.float32)))
-        return float(tf.reduce_max(tf.abs(tf.cast(found, tf.float64) - direct(x, kernel))))
-
-    ours = error()
-    monkeypatch.setattr(convolution, "_POINTS", (0.0, 1.0, -1.0, 2.0, -2.0))
-    convolution._transforms.cache_clear()
-    try:
-        assert ours < 0.5 * error()
-    finally:
-        convolution._transforms.cache_clear()
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_no_images_give_no_outputs(form):
-    x, kernel = inputs(4, 4, 16, 3)
-    assert FORMS[form](x[:0], kernel).shape == (0, 4, 4, 3)
+@pytest.fixture
+def wide(monkeypatch):
+    """A CPU with it."""
+    monkeypatch.setattr(convolution, "has_avx512", lambda: True)
 
 
 def nodes(size, dtype, channels=16, **settings):
@@ -78,6 +34,7 @@ FAST = [((4, 4), "float32"), ((8, 8), "float32"), ((8, 8), "float64"), ((4, 4), 
 DIRECT = [((16, 16), "float32"), ((6, 6), "float32"), ((8, 8), "mixed_bfloat16")]
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(("size", "dtype"), FAST)
 def test_small_images_take_a_matrix_product(size, dtype):
     assert "Conv2D" not in nodes(size, dtype)
@@ -85,18 +42,63 @@ def test_small_images_take_a_matrix_product(size, dtype):
         assert "Conv2D" in nodes(size, dtype)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(("size", "dtype"), DIRECT)
 def test_others_are_as_keras_has_them(size, dtype):
     assert "Conv2D" in nodes(size, dtype)
 
 
-@pytest.mark.parametrize("settings", [{"strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"channels": 8}])
-def test_so_are_strides_and_whatever_else_a_form_does_not_know(settings):
-    assert not {"MatMul", "BatchMatMulV2"} & nodes((8, 8), "float32", **settings)
+OTHERS = [{"strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"channels": 8}]
 
 
+@pytest.mark.parametrize("cpu", ["narrow", "wide"])
+@pytest.mark.parametrize("settings", OTHERS)
+def test_so_are_strides_and_whatever_else_a_form_does_not_know(settings, cpu, request):
+    request.getfixturevalue(cpu)
+    assert not {"MatMul", "BatchMatMulV2", "ReverseV2"} & nodes((8, 8), "float32", **settings)
+
+
+def gradients_of(dtype, **settings):
+    """Kinds and types of the convolutions in the gradient of a layer's images and kernel."""
+    layer = Conv2D(8, 3, padding="same", data_format="channels_last", use_bias=False, dtype=dtype, **settings)
+    layer.build((None, 8, 8, 16))
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        assert y.dtype == layer.compute_dtype
+        return tape.gradient(y, (x, layer.kernel.value))
+
+    spec = tf.TensorSpec([2, 8, 8, 16], layer.compute_dtype)
+    operations = tf.function(gradients, autograph=False).get_concrete_function(spec).graph.get_operations()
+    return sorted((op.type, op.outputs[0].dtype.name) for op in operations if op.type.startswith("Conv2D"))
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_without_avx512_the_gradient_of_images_is_a_convolution_forwards_in_float32(dtype):
+    forwards = ("Conv2D", "float32")
+    assert gradients_of(dtype) == [forwards, forwards, ("Conv2DBackpropFilter", "float32")]
+    strided = gradients_of(dtype, strides=2)
+    assert strided == [forwards, ("Conv2DBackpropFilter", "float32"), ("Conv2DBackpropInput", "float32")]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_without_avx512_an_exported_graph_keeps_its_type():
+    with as_keras_does():
+        assert {dtype for _, dtype in gradients_of("mixed_bfloat16")} == {"bfloat16"}
+
+
+@pytest.mark.usefixtures("wide")
+def test_with_avx512_16_bits_are_computed_as_such():
+    assert {dtype for _, dtype in gradients_of("mixed_bfloat16", strides=2)} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("cpu", ["narrow", "wide"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_bfloat16"])
-def test_a_network_is_the_same_with_kernels_that_are_made_ready(dtype):
+def test_a_network_is_the_same_with_kernels_that_are_made_ready(dtype, cpu, request):
+    request.getfixturevalue(cpu)
     floatx = "float64" if dtype == "float64" else "float32"
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(floatx)
@@ -121,7 +123,14 @@ def test_a_network_is_the_same_with_kernels_that_are_made_ready(dtype):
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
-def test_kernels_are_made_ready_outside_the_loop_of_an_attack():
+def is_made(op):
+    """Whether it is the first operation of at_points or of turn."""
+    return op.type == "ReverseV2" or (op.type == "MatMul" and op.inputs[0].shape == (36, 9))
+
+
+@pytest.mark.parametrize("cpu", ["narrow", "wide"])
+def test_kernels_are_made_ready_outside_the_loop_of_an_attack(cpu, request):
+    request.getfixturevalue(cpu)
     network = preact_resnet18(shape=(32, 32, 3), classes=4, width=4)
     weights, state = read(network.trainable_variables), read(network.non_trainable_variables)
 
@@ -130,14 +139,24 @@ def test_kernels_are_made_ready_outside_the_loop_of_an_attack():
         return predict(tf.zeros([1, 32, 32, 3])) + predict(tf.ones([1, 32, 32, 3]))
 
     graph = tf.function(called_twice, autograph=False).get_concrete_function(weights).graph
-    transforms = [op for op in graph.get_operations() if op.type == "MatMul" and op.inputs[0].shape == (36, 9)]
+    made = list(filter(is_made, graph.get_operations()))
     fast = [
         layer for layer in network.layers if isinstance(layer, Conv2D) and layer.prepared(tf.zeros(layer.kernel.shape))
     ]
-    assert len(transforms) == len(fast) == 6
+    assert len(made) == len(fast) == 6
 
 
-def test_a_gradient_goes_through_kernels_that_are_made_ready():
+@pytest.mark.usefixtures("narrow")
+def test_without_avx512_kernels_of_numpy_stay_constants():
+    layer = Conv2D(8, 3, padding="same", data_format="channels_last", use_bias=False)
+    layer.build((None, 8, 8, 16))
+    _, ready = layer.prepared(np.zeros(layer.kernel.shape, np.float32))
+    assert [type(each) for each in ready] == [np.ndarray] * 2
+
+
+@pytest.mark.parametrize("cpu", ["narrow", "wide"])
+def test_a_gradient_goes_through_kernels_that_are_made_ready(cpu, request):
+    request.getfixturevalue(cpu)
     network = preact_resnet18(shape=(32, 32, 3), classes=4, width=4)
     weights, state = read(network.trainable_variables), read(network.non_trainable_variables)
 
