@@ -3,8 +3,8 @@
 With AVX-512 oneDNN's kernels work along the rows of an image, and rows of 4 or 8 pixels leave part of a register empty:
 the last two stages of a network of CIFAR-10 run at a quarter to three quarters of the speed of the first. Matrix
 products have no such rows. Without AVX-512, as on most laptops, forward passes of all stages run at the speed of a
-matrix product, but gradients of images at a sixth to three quarters of that, and all gradients in 16 bits at a
-thirtieth.
+matrix product, by oneDNN or Eigen, but gradients of images at a sixth to three quarters of that, and all gradients in
+16 bits at a thirtieth.
 """
 
 import contextlib
