@@ -6,14 +6,10 @@ fails, everything is shown.
 """
 
 import os
-import platform
 import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if platform.machine() in ("x86_64", "AMD64"):
-    # TensorFlow leaves oneDNN to processors with AVX512_VNNI or the like; with AVX2 alone it is 1.3 times as fast, too.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Whatever a person's environment says for other projects: this one is made of TensorFlow and Keras 3.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_USE_LEGACY_KERAS"] = "0"

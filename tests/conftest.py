@@ -1,7 +1,7 @@
 import os
 import pathlib
 
-import pipelines  # noqa: F401  # isort: skip  # TensorFlow as the commands import it
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pathlib
-import platform
 import signal
 import subprocess
 import sys
@@ -120,11 +119,3 @@ def test_another_error_of_the_system_is_not_hidden():
 
     with pytest.raises(OSError, match="Input/output error"):
         fail()
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN was measured on x86-64 only")
-def test_onednn_is_on_also_where_tensorflow_leaves_it_off():
-    from tensorflow.python.util import _pywrap_util_port
-
-    said = os.environ["TF_ENABLE_ONEDNN_OPTS"]  # by pipelines, unless a person did
-    assert _pywrap_util_port.IsMklEnabled() == (said == "1")
