@@ -19,7 +19,7 @@ def cores() -> list[int]:
 
 @functools.cache
 def has_avx512() -> bool:
-    """Whether the CPU has AVX-512, without which oneDNN has other kernels; False where that is not known."""
+    """Whether the CPU has AVX-512, without which TensorFlow has other kernels; False where that is not known."""
     with contextlib.suppress(OSError):
         return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split()
     return False
