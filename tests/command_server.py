@@ -1,61 +1,75 @@
-"""pipelines.train as a person starts it, forked from a process that has imported TensorFlow already.
+"""Commands as a person starts them, forked from a process that has imported TensorFlow already.
 
 Importing it takes seconds, which every start would take again. What a command does, prints and answers is that of a
-process of its own: it is forked for each request, a line of JSON with "arguments", "cwd", "env", "out" and "err".
+process of its own.
 """
 
 import errno
 import itertools
-import json
+import multiprocessing
 import os
+import pathlib
 import resource
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 
+ROOT = pathlib.Path(__file__).parent.parent
 
-class CommandServer:
+
+class Started:
+    """A command that runs."""
+
+    def __init__(self, server, module, arguments, cwd, kill, env):
+        self._module = module
+        self._said = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        request = (module, arguments, str(cwd or ROOT), kill, env, *(file.name for file in self._said))
+        self._process = server.Process(target=execute, args=request, daemon=True)
+        self._process.start()
+
+    def until(self, condition):
+        """Waits while condition() is false, which the command is to end."""
+        while not condition():
+            time.sleep(0.02)
+            assert self._process.is_alive(), self.end()
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def end(self, timeout=300):
+        """Waits for it: what subprocess.run gives."""
+        self._process.join(timeout)
+        assert not self._process.is_alive(), f"{self._module} runs after {timeout} s"
+        return subprocess.CompletedProcess(self._module, self._process.exitcode, *(file.read() for file in self._said))
+
+
+class Commands:
     """Starts commands; see the module."""
 
-    def __init__(self, root):
-        self._root = str(root)
-        self._server = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": self._root},
-        )
+    def __init__(self):
+        self._server = multiprocessing.get_context("forkserver")
+        self._server.set_forkserver_preload(["pipelines", "pipelines._cli", "awp_tf.training.train"])
 
-    def train(self, *arguments, cwd=None, kill=None, **env):
-        """What subprocess.run gives for python -m pipelines.train.
+    def start(self, module, *arguments, cwd=None, kill=None, **env):
+        """Like python -m module.
 
         kill is (what, n): SIGKILL n "seconds" after the start, or at the n-th file that is "replaced", checkpoint that
         is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full"; or no
         file finds more "room" than n bytes, so that it fails half-written.
         """
-        with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
-            request = {"arguments": arguments, "cwd": str(cwd or self._root), "env": env, "kill": kill}
-            print(json.dumps({**request, "out": out.name, "err": err.name}), file=self._server.stdin, flush=True)
-            code = int(self._server.stdout.readline())
-            return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+        return Started(self._server, module, arguments, cwd, kill, env)
 
-    def close(self):
-        self._server.communicate()
+    def run(self, module, *arguments, **settings):
+        """Starts it and waits: what subprocess.run gives."""
+        return self.start(module, *arguments, **settings).end()
 
-
-def serve():
-    import pipelines.train  # noqa: F401
-
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            execute(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    def train(self, *arguments, **settings):
+        return self.run("pipelines.train", *arguments, **settings)
 
 
 def die():
@@ -63,7 +77,7 @@ def die():
 
 
 def die_at(what, n):
-    """Sets the trap; see CommandServer.train."""
+    """Sets the trap; see Commands.start."""
     import tensorflow as tf
 
     from awp_tf.evaluation.accuracy import Evaluator
@@ -97,18 +111,19 @@ def die_at(what, n):
     setattr(owner, name, trap)
 
 
-def execute(request):
+def execute(module, arguments, cwd, kill, env, out, err):
     """In the fork: never returns."""
-    for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+    for number, name in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(name, os.O_RDWR), number)
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    if request["kill"]:
-        die_at(*request["kill"])
-    sys.argv = ["pipelines/train.py", *request["arguments"]]
+    os.environ.update(env)
+    os.chdir(cwd)
+    if kill:
+        die_at(*kill)
+    sys.argv = [module, *arguments]
     code = 1
     try:
-        sys.modules["pipelines.train"].main()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
@@ -116,7 +131,3 @@ def execute(request):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    serve()

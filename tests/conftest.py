@@ -1,5 +1,5 @@
+import gc
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -7,12 +7,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from command_server import CommandServer
+from command_server import Commands
 
 # Two logical CPUs stand for two replicas; this must come before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+# Of what tracing makes, millions of objects stay, which would be walked through again for every few hundred more.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +35,8 @@ def float64():
 
 @pytest.fixture(scope="session")
 def commands():
-    """Starts pipelines.train in processes of their own, without importing TensorFlow each time."""
-    server = CommandServer(pathlib.Path(__file__).parent.parent)
-    yield server
-    server.close()
+    """Starts commands in processes of their own, without importing TensorFlow each time."""
+    return Commands()
 
 
 @pytest.fixture

@@ -5,9 +5,6 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import gin
 import keras
@@ -128,19 +125,6 @@ def test_the_folder_is_named_after_the_files():
     assert _cli.default_workdir(["gin/trades_awp.gin", "gin/digits.gin"]) == os.path.join("runs", "trades_awp+digits")
 
 
-def command(*arguments, **settings):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TFDS_DATA_DIR": "/nonexistent"}
-    line = [sys.executable, "-m", "pipelines.train", *arguments]
-    return subprocess.Popen(
-        line, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings
-    )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -193,25 +177,22 @@ def test_the_first_command_of_the_readme_works_and_ends_with_a_table(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path, signum, code):
+def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path, signum, code, commands):
     workdir = tmp_path / "run"
     arguments = [*DIGITS, *QUICK, f"--workdir={workdir}"]
-    process = command(*arguments)
-    while not list(workdir.glob("checkpoints/*.index")):
-        time.sleep(0.02)
-        assert process.poll() is None, process.communicate()
+    process = commands.start("pipelines.train", *arguments)
+    process.until(lambda: list(workdir.glob("checkpoints/*.index")))
     process.send_signal(signum)
-    assert process.wait(60) == code
+    stopped = process.end(60)
+    assert stopped.returncode == code
     if signum != signal.SIGKILL:
         assert (
-            f"stopped by {signum.name}; the state is saved, and the same command goes on from there"
-            in process.stderr.read()
+            f"stopped by {signum.name}; the state is saved, and the same command goes on from there" in stopped.stderr
         )
-    process.communicate()
     assert not (workdir / "result.json").exists()
-    code, out, _ = finish(command(*arguments))
-    assert code == 0
-    assert "going on from epoch 1" in out
+    done = commands.train(*arguments)
+    assert done.returncode == 0
+    assert "going on from epoch 1" in done.stdout
     for name in ("best", "last"):
         assert_same_weights(
             keras.models.load_model(workdir / f"{name}.keras"), keras.models.load_model(whole[0] / f"{name}.keras")
@@ -220,26 +201,22 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path, signum, cod
 
 
 @pytest.mark.slow
-def test_a_second_start_after_the_end_changes_nothing(whole, tmp_path):
+def test_a_second_start_after_the_end_changes_nothing(whole, tmp_path, commands):
     workdir = tmp_path / "copy"
     shutil.copytree(whole[0], workdir)
     before = {f: f.read_bytes() for f in workdir.rglob("*") if f.is_file()}
-    code, out, _ = finish(command(*DIGITS, *QUICK, f"--workdir={workdir}"))
-    assert code == 0
-    assert "holds a finished run; nothing to do" in out
+    done = commands.train(*DIGITS, *QUICK, f"--workdir={workdir}")
+    assert done.returncode == 0
+    assert "holds a finished run; nothing to do" in done.stdout
     assert before == {f: f.read_bytes() for f in workdir.rglob("*") if f.is_file()}
 
 
 @pytest.mark.slow
 @pytest.mark.cifar10
-def test_the_paper_recipe_starts_on_cifar10_as_it_is(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_the_paper_recipe_starts_on_cifar10_as_it_is(tmp_path, commands):
     small = ["preact_resnet18.width=2", "EPOCHS=1", "Data.limit=256", "validation/Measurement.examples=50"]
-    arguments = [f"--gin_bindings={b}" for b in (*small, "test/Measurement.examples=100")]
-    line = [sys.executable, "-m", "pipelines.train", "--gin_file=gin/trades_awp.gin", *arguments]
-    done = subprocess.run(
-        [*line, f"--workdir={tmp_path}/run"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    settings = [f"--gin_bindings={b}" for b in (*small, "test/Measurement.examples=100")]
+    done = commands.train("--gin_file=gin/trades_awp.gin", *settings, f"--workdir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     assert "cifar10: 256 images to train on, 1,000 to validate, 10,000 to test, 10 classes" in done.stdout
 

@@ -1,13 +1,9 @@
 """Continual learning from its command line: every recipe with all tasks, bad input, a kill, what comes after."""
 
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import gin
 import pytest
@@ -113,13 +109,6 @@ def test_recipes_of_another_command_and_unknown_tasks_are_refused(files, root, m
         _cli.parse(files, [], root=root)
 
 
-def command(name, *arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    start = [sys.executable, "-m", f"pipelines.{name}", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": environment}
-    return subprocess.Popen(start, **{**pipes, **options})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bindings", "message"),
@@ -133,32 +122,29 @@ def command(name, *arguments, **options):
         (["PermutedPixels.samples=5000"], "PermutedPixels.samples: expected at most the 1237 training images"),
     ],
 )
-def test_bad_input_gives_one_line_code_2_and_no_folder(bindings, message, tmp_path):
+def test_bad_input_gives_one_line_code_2_and_no_folder(bindings, message, tmp_path, commands):
     flags = [f"--gin_bindings={binding}" for binding in bindings]
-    process = command("continual", "--gin_file=gin/fs_dgpm.gin", *flags, f"--workdir={tmp_path / 'run'}")
-    _, said = process.communicate()
-    assert process.returncode == 2
-    assert message in said
-    assert len(said.strip().splitlines()) == 1
+    done = commands.run("pipelines.continual", "--gin_file=gin/fs_dgpm.gin", *flags, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_everything_later_takes_it(tmp_path):
+def test_a_killed_run_goes_on_and_everything_later_takes_it(tmp_path, commands):
     """Digits in two tasks of five classes: stopped, gone on with, evaluated, drawn, exported."""
     run = tmp_path / "digits"
     split = ["TASKS=@SplitClasses()", "SplitClasses.count=2", "EPOCHS=2", "Sharpness.directions=1"]
     flags = ["--gin_file=gin/fs_dgpm.gin", *(f"--gin_bindings={b}" for b in split), f"--workdir={run}"]
-    process = command("continual", *flags)
-    while not (run / "checkpoints").exists() and process.poll() is None:
-        time.sleep(0.2)
+    process = commands.start("pipelines.continual", *flags)
+    process.until((run / "checkpoints").exists)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    assert process.returncode == 143, err
-    process = command("continual", *flags)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "going on with task" in out
+    stopped = process.end()
+    assert stopped.returncode == 143, stopped
+    done = commands.run("pipelines.continual", *flags)
+    assert done.returncode == 0, done
+    assert "going on with task" in done.stdout
     result = json.loads((run / "result.json").read_text())
     assert result["summary"]["clean"]["acc"] > 0.85
     for name, *more in (
@@ -166,8 +152,7 @@ def test_a_killed_run_goes_on_and_everything_later_takes_it(tmp_path):
         ["landscape", "--max_examples=40", "--directions=1", "--alphas=-1:1:3"],
         ["export", f"--output={tmp_path / 'serving'}"],
     ):
-        process = command(name, f"--workdir={run}", *more)
-        said = process.communicate()
-        assert process.returncode == 0, (name, said)
+        done = commands.run(f"pipelines.{name}", f"--workdir={run}", *more)
+        assert done.returncode == 0, done
     card = json.loads(next((tmp_path / "serving").rglob("robustness_card.json")).read_text())
     assert [head["signature"] for head in card["export"]["heads"]] == ["task_1", "task_2"]

@@ -1,11 +1,8 @@
 """pipelines.evaluate as a user types it."""
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import absl.flags
@@ -181,50 +178,30 @@ def test_two_devices_write_the_files_of_one(files, tmp_path):
     assert one == two
 
 
-def started(*flags):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.evaluate", *flags],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(process):
-    """(Exit code, what it printed)."""
-    printed, _ = process.communicate(timeout=300)
-    return process.returncode, printed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_killed_and_started_again_it_ends_the_same(signum, files, tmp_path):
-    def flags(out):
-        return given(files, out, "--attacks=apgd-ce+apgd-t+fab-t+square", "--threat=linf:0.02", "--batch_size=8")
+def test_killed_and_started_again_it_ends_the_same(signum, files, tmp_path, commands):
+    def evaluate(out):
+        few = ["--attacks=apgd-ce+apgd-t+fab-t+square", "--threat=linf:0.02", "--batch_size=8"]
+        return commands.start("pipelines.evaluate", *given(files, out, *few))
 
-    assert finished(started(*flags(tmp_path / "whole")))[0] == 0
-    first = started(*flags(tmp_path / "out"))
-    state = tmp_path / "out" / "state" / "test" / "state.npz"
-    while not state.exists():
-        time.sleep(0.05)
-        assert first.poll() is None
+    assert evaluate(tmp_path / "whole").end().returncode == 0
+    first = evaluate(tmp_path / "out")
+    first.until((tmp_path / "out" / "state" / "test" / "state.npz").exists)
     time.sleep(2)
     first.send_signal(signum)
-    code, printed = finished(first)
-    assert code == (-signum if signum == signal.SIGKILL else 128 + signum), printed
+    stopped = first.end()
+    assert stopped.returncode == (-signum if signum == signal.SIGKILL else 128 + signum), stopped
     assert not (tmp_path / "out" / "evaluation.json").exists()
-    code, printed = finished(started(*flags(tmp_path / "out")))
-    assert code == 0, printed
+    again = evaluate(tmp_path / "out").end()
+    assert again.returncode == 0, again
     one, other = ((tmp_path / name / "evaluation.npz").read_bytes() for name in ("whole", "out"))
     assert one == other
 
 
 @pytest.mark.slow
-def test_a_mistake_is_one_line_and_code_2(files, tmp_path):
-    code, printed = finished(started(*given(files, tmp_path / "out", "--attacks=sqare")))
-    assert code == 2
-    (line,) = [line for line in printed.splitlines() if line]
+def test_a_mistake_is_one_line_and_code_2(files, tmp_path, commands):
+    done = commands.run("pipelines.evaluate", *given(files, tmp_path / "out", "--attacks=sqare"))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = [line for line in done.stderr.splitlines() if line]
     assert line.startswith("error: attacks: expected one of")

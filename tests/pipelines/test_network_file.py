@@ -1,10 +1,7 @@
 """pipelines.train --network_file: a run that starts from the network of a file, as a person starts it."""
 
-import os
 import pathlib
-import subprocess
-import sys
-import time
+import signal
 
 import gin
 import keras
@@ -75,12 +72,10 @@ def test_its_folder_is_named_after_the_file_too(place, commands):
 @pytest.mark.slow
 def test_the_same_command_goes_on(place, commands):
     assert commands.train(*flags(workdir="whole"), cwd=place).returncode == 0
-    line = [sys.executable, "-m", "pipelines.train", *flags(workdir="part")]
-    with subprocess.Popen(line, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        while not list((place / "part").glob("checkpoints/*.index")):
-            time.sleep(0.02)
-            assert process.poll() is None
-        process.terminate()
+    process = commands.start("pipelines.train", *flags(workdir="part"), cwd=place)
+    process.until(lambda: list((place / "part").glob("checkpoints/*.index")))
+    process.send_signal(signal.SIGTERM)
+    process.end()
     assert not (place / "part" / "result.json").exists()
     done = commands.train(*flags(workdir="part"), cwd=place)
     assert "going on from epoch" in done.stdout, done.stderr

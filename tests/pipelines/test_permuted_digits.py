@@ -12,6 +12,7 @@ from pipelines import _cli
 
 SEEDS = range(3)
 RELEASED = ("Importance.rule='frozen'",)
+REPLAY = [("er",), ("fs_er", "FLAT_STEP=0.05"), ("fs_er", "FLAT_STEP=0.1")]
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,22 @@ def measured(results, name):
 
 
 @pytest.mark.slow
-def test_replay_is_far_better_than_nothing_and_flat_minima_than_replay(runs):
-    sgd, er, fs_er = runs("sgd"), runs("er"), runs("fs_er", "FLAT_STEP=0.1")
+def test_replay_is_far_better_than_nothing_and_the_flatter_its_minima_the_less_is_forgotten(runs):
+    """FLAT_STEP=0.01 is left out: what it changes (2.07 instead of 2.08) is less than the seeds do (0.11)."""
+    sgd, er, small, large = runs("sgd"), *(runs(*settings) for settings in REPLAY)
     assert measured(er, "acc").mean() > measured(sgd, "acc").mean() + 0.2
     for name in ("acc", "bwt"):
-        gained = measured(fs_er, name) - measured(er, name)
+        gained = measured(large, name) - measured(er, name)
         assert gained.mean() > 0
         assert (gained > 0).sum() >= 2
+    assert (rises(er) > rises(small)).all()
+    assert rises(small).mean() > rises(large).mean()
+    assert rises(large).mean() < 0.9 * rises(er).mean()
+
+
+def rises(results):
+    """How much the loss of all tasks rises at alpha = 1 after the last one, by seed."""
+    return np.array([np.mean([rise[-1] for rise in result["sharpness"]["rise"][-1]]) for result in results])
 
 
 @pytest.mark.slow
@@ -50,12 +60,3 @@ def test_fs_dgpm_gains_two_points_over_replay_and_its_released_importance_change
     assert measured(fs_dgpm, "acc").mean() >= measured(er, "acc").mean() + 0.02
     assert measured(fs_dgpm, "bwt").mean() > measured(er, "bwt").mean()
     assert abs(measured(fs_dgpm, "acc").mean() - measured(fs_gpm, "acc").mean()) < 0.005
-
-
-@pytest.mark.slow
-def test_the_larger_the_step_the_flatter_the_loss(runs):
-    """How much the loss of all tasks rises at alpha = 1 after the last one; no step is plain replay."""
-    chosen = [runs("er"), *(runs("fs_er", f"FLAT_STEP={size}") for size in (0.01, 0.05, 0.1))]
-    rises = [np.mean([np.mean([r[-1] for r in result["sharpness"]["rise"][-1]]) for result in each]) for each in chosen]
-    assert rises == sorted(rises, reverse=True)
-    assert rises[-1] < 0.9 * rises[0]

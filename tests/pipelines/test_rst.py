@@ -1,10 +1,7 @@
 """Robust self-training, from pseudo-labels to a network, as a person types it."""
 
-import os
 import pathlib
-import subprocess
-import sys
-import time
+import signal
 
 import gin
 import keras
@@ -65,41 +62,32 @@ def halves(place):
     network.save(place / "standard.keras")
 
 
-def train(place, name):
-    """The command, started."""
+def flags(place, name):
     said = [f"EXTRA='{place / 'pseudo.npz'}'", f"PATH='{place / 'half.npz'}'", "AUGMENT=@NoAugment()", "EPOCHS=3"]
     said += ["Recipe.precision='float64'", "test/Measurement.examples=50", "small_cnn.width=8", "Data.validation=50"]
     files = ["gin/rst.gin", "gin/digits.gin", "gin/data/npz.gin"]
-    flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={binding}" for binding in said)]
-    line = [sys.executable, "-m", "pipelines.train", *flags, f"--workdir={place / name}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
+    given = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={binding}" for binding in said)]
+    return [*given, f"--workdir={place / name}"]
 
 
 @pytest.mark.slow
-def test_half_of_the_digits_is_labelled_by_a_network_that_learnt_from_the_other_half(tmp_path):
+def test_half_of_the_digits_is_labelled_by_a_network_that_learnt_from_the_other_half(tmp_path, commands):
     halves(tmp_path)
     names = {"network": "standard.keras", "data": "unlabelled.npz", "output": "pseudo.npz"}
     run_command(pseudo_label, *(f"--{flag}={tmp_path / name}" for flag, name in names.items()))
     with np.load(tmp_path / "pseudo.npz") as made:
         assert (made["label"] == digits().train.labels[700:]).mean() > 0.85
-    assert "737 extra images: 32 of the 64 of every batch (ratio 0.5)" in finish(train(tmp_path, "whole"))
-    process = train(tmp_path, "killed")
-    while not list(tmp_path.glob("killed/checkpoints/*.index")):
-        time.sleep(0.02)
-        assert process.poll() is None, process.communicate()
-    process.kill()
-    process.communicate()
+    done = commands.train(*flags(tmp_path, "whole"))
+    assert "737 extra images: 32 of the 64 of every batch (ratio 0.5)" in done.stdout, done
+    process = commands.start("pipelines.train", *flags(tmp_path, "killed"))
+    process.until(lambda: list(tmp_path.glob("killed/checkpoints/*.index")))
+    process.send_signal(signal.SIGKILL)
+    process.end()
     assert not (tmp_path / "killed" / "result.json").exists()
-    assert "going on from epoch" in finish(train(tmp_path, "killed"))
+    done = commands.train(*flags(tmp_path, "killed"))
+    assert "going on from epoch" in done.stdout, done
     assert_same_weights(*(keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "killed")))
     (tmp_path / "pseudo.npz").unlink()  # what comes after training does not need it
-    flags = [f"--workdir={tmp_path / 'whole'}", "--attacks=fgsm", "--max_examples=20", "--check_examples=1"]
-    run_command(evaluate, *flags, f"--output={tmp_path / 'evaluation'}")
+    few = [f"--workdir={tmp_path / 'whole'}", "--attacks=fgsm", "--max_examples=20", "--check_examples=1"]
+    run_command(evaluate, *few, f"--output={tmp_path / 'evaluation'}")
     assert (tmp_path / "evaluation" / "evaluation.json").exists()

@@ -1,12 +1,8 @@
 """pipelines.evaluate by several processes that share a folder, as on a cluster."""
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -33,37 +29,31 @@ def network(tmp_path_factory):
     return path
 
 
-def started(network, out, *flags):
-    given = [f"--network={network}", "--data=digits", f"--output={out}", "--threat=linf:0.1", "--max_examples=60"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.evaluate", *given, "--check_examples=20", "--batch_size=16", *flags],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def started(commands):
+    def start(out, *flags):
+        given = [f"--network={network}", "--data=digits", f"--output={out}", "--threat=linf:0.1", "--max_examples=60"]
+        return commands.start("pipelines.evaluate", *given, "--check_examples=20", "--batch_size=16", *flags)
+
+    return start
 
 
 def finished(process, code=0):
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == code, printed
-    return printed
+    done = process.end()
+    assert done.returncode == code, done
+    return done.stdout + done.stderr
 
 
-def test_three_shards_one_of_them_killed_write_what_one_process_writes(network, tmp_path):
+def test_three_shards_one_of_them_killed_write_what_one_process_writes(started, tmp_path):
     attacks = "--attacks=apgd-ce+square"
-    finished(started(network, tmp_path / "whole", attacks))
+    finished(started(tmp_path / "whole", attacks))
     out = tmp_path / "out"
-    two, three = (started(network, out, attacks, f"--shard={number}/3") for number in (2, 3))
-    state = out / "state" / "shard-2" / "test" / "state.npz"
-    while not state.exists():
-        time.sleep(0.05)
-        assert two.poll() is None
+    two, three = (started(out, attacks, f"--shard={number}/3") for number in (2, 3))
+    two.until((out / "state" / "shard-2" / "test" / "state.npz").exists)
     two.send_signal(signal.SIGKILL)
     finished(two, -signal.SIGKILL)
     finished(three)
-    one, two = (started(network, out, attacks, f"--shard={number}/3") for number in (1, 2))
+    one, two = (started(out, attacks, f"--shard={number}/3") for number in (1, 2))
     printed = finished(one) + finished(two)
     assert printed.count("The last one writes the card.") == 1
     assert printed.count("worst case") == 1
@@ -75,19 +65,19 @@ def test_three_shards_one_of_them_killed_write_what_one_process_writes(network, 
     assert {file.name for file in out.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
 
 
-def test_another_count_of_shards_and_no_shards_at_all_are_refused_in_one_line(network, tmp_path):
-    finished(started(network, tmp_path / "out", "--attacks=fgsm", "--shard=1/3"))
+def test_another_count_of_shards_and_no_shards_at_all_are_refused_in_one_line(started, tmp_path):
+    finished(started(tmp_path / "out", "--attacks=fgsm", "--shard=1/3"))
     for flags in (["--shard=2/4"], []):
-        (line,) = finished(started(network, tmp_path / "out", "--attacks=fgsm", *flags), 2).splitlines()[-1:]
+        (line,) = finished(started(tmp_path / "out", "--attacks=fgsm", *flags), 2).splitlines()[-1:]
         assert line.startswith(
             f"error: {tmp_path}/out: holds an evaluation of another machine (there: 3 shards; here: "
         )
-    printed = finished(started(network, tmp_path / "out", "--attacks=fgsm", "--shard=0/8"), 2)
+    printed = finished(started(tmp_path / "out", "--attacks=fgsm", "--shard=0/8"), 2)
     assert printed.splitlines()[-1].startswith("error: shard: expected one of how many, from 1 on: 1/8")
 
 
-def test_started_together_they_end_with_one_result(network, tmp_path):
-    processes = [started(network, tmp_path / "out", "--attacks=pgd-5", f"--shard={number}/2") for number in (1, 2)]
+def test_started_together_they_end_with_one_result(started, tmp_path):
+    processes = [started(tmp_path / "out", "--attacks=pgd-5", f"--shard={number}/2") for number in (1, 2)]
     printed = [finished(process) for process in processes]
     assert "worst case" in printed[0] + printed[1]
     with np.load(tmp_path / "out" / "evaluation.npz") as arrays:

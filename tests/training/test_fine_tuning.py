@@ -1,10 +1,7 @@
 """gin/pretrain.gin from a run's network, as a person starts it."""
 
-import os
 import pathlib
-import subprocess
-import sys
-import time
+import signal
 
 import gin
 import numpy as np
@@ -71,12 +68,10 @@ def test_a_run_is_fine_tuned_to_other_classes_and_goes_on_where_it_stopped(leaf,
     assert (done.returncode, done.stderr) == (0, "")
     assert "10 classes" in done.stdout
     again = arguments(first, tmp_path / "part", leaf=leaf)
-    line = [sys.executable, "-m", "pipelines.train", *again]
-    with subprocess.Popen(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        while not list((tmp_path / "part").glob("checkpoints/*.index")):
-            time.sleep(0.02)
-            assert process.poll() is None
-        process.terminate()
+    process = commands.start("pipelines.train", *again)
+    process.until(lambda: list((tmp_path / "part").glob("checkpoints/*.index")))
+    process.send_signal(signal.SIGTERM)
+    process.end()
     assert not (tmp_path / "part" / "result.json").exists()
     done = commands.train(*again)
     assert "going on from epoch" in done.stdout, done.stderr

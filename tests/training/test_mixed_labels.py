@@ -2,9 +2,6 @@
 
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -132,11 +129,10 @@ def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, c
     flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={setting}" for setting in settings)]
     assert commands.train(*flags, f"--workdir={tmp_path / 'whole'}").returncode == 0
     again = [*flags, f"--workdir={tmp_path / 'stopped'}"]
-    with subprocess.Popen([sys.executable, "-m", "pipelines.train", *again], cwd=ROOT) as process:
-        while not list((tmp_path / "stopped").glob("checkpoints/*.index")):
-            time.sleep(0.02)
-            assert process.poll() is None
-        process.terminate()
+    process = commands.start("pipelines.train", *again)
+    process.until(lambda: list((tmp_path / "stopped").glob("checkpoints/*.index")))
+    process.send_signal(signal.SIGTERM)
+    process.end()
     done = commands.train(*again)
     assert "going on from epoch" in done.stdout, done.stderr
     whole, stopped = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "stopped"))
