@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -38,6 +37,10 @@ class Started:
             time.sleep(0.02)
             assert self._process.is_alive(), self.end()
 
+    def printed(self):
+        """What it has printed so far."""
+        return pathlib.Path(self._said[0].name).read_text()
+
     def send_signal(self, number):
         os.kill(self._process.pid, number)
 
@@ -45,7 +48,8 @@ class Started:
         """Waits for it: what subprocess.run gives."""
         self._process.join(timeout)
         assert not self._process.is_alive(), f"{self._module} runs after {timeout} s"
-        return subprocess.CompletedProcess(self._module, self._process.exitcode, *(file.read() for file in self._said))
+        with self._said[0] as out, self._said[1] as err:
+            return subprocess.CompletedProcess(self._module, self._process.exitcode, out.read(), err.read())
 
 
 class Commands:
@@ -112,7 +116,7 @@ def die_at(what, n):
 
 
 def execute(module, arguments, cwd, kill, env, out, err):
-    """In the fork: never returns."""
+    """In the fork."""
     for number, name in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(name, os.O_RDWR), number)
     os.environ.update(env)
@@ -120,14 +124,4 @@ def execute(module, arguments, cwd, kill, env, out, err):
     if kill:
         die_at(*kill)
     sys.argv = [module, *arguments]
-    code = 1
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

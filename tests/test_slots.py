@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_same_weights, tiny_network, tiny_split, tiny_trainer, weights_of
-from test_trainer import METHODS, batches, bn_network, replicated, slow_but
+from test_trainer import METHODS, batches, bn_network, replicated
 
 from awp_tf.attacks import Clean
 from awp_tf.methods import AT
@@ -29,6 +29,9 @@ class Pair(Perturbation):
 POINTS = {"awp": AWP(0.02), "pair": Pair(0.02), "sam": SAM(0.1, bn_update="both"), "rat": RAT(0.1, around=AWP(0.02))}
 
 
+SLOW = pytest.mark.slow
+
+
 def weighted(count):
     """Global batches of 7, 7, 3 images with weights: shares of 4 and 3, then of 2 and 1."""
     split = tiny_split(17)
@@ -37,8 +40,13 @@ def weighted(count):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("perturbation", slow_but(("pair",), POINTS))
-@pytest.mark.parametrize("method", slow_but(("trades", "at"), METHODS))
+@pytest.mark.parametrize(
+    ("method", "perturbation"),  # all methods, and all points
+    [
+        *(("trades", name) if name == "pair" else pytest.param("trades", name, marks=SLOW) for name in POINTS),
+        *(pytest.param(name, "pair", marks=SLOW) for name in METHODS if name != "trades"),
+    ],
+)
 def test_two_replicas_with_unequal_shares_weights_and_clipping_equal_one(method, perturbation):
     method, perturbation = METHODS[method], POINTS[perturbation]
     settings = {**method, "transform": ClipByGlobalNorm(0.05)}

@@ -114,8 +114,10 @@ def loop_of(chosen, folder, stop_after=None, monkeypatch=None):
     return loop, trainer
 
 
-@pytest.mark.parametrize("early_stop", [NoEarlyStop(), EarlyStop(patience=1, factor=4.0)], ids=["all", "early"])
-@pytest.mark.parametrize("stop_after", [4, 16, 25])
+EARLY = EarlyStop(patience=1, factor=4.0)
+
+
+@pytest.mark.parametrize(("stop_after", "early_stop"), [(4, EARLY), (16, NoEarlyStop()), (25, EARLY)], ids=repr)
 def test_a_stopped_run_goes_on_bit_for_bit(stop_after, early_stop, tmp_path):
     """In the first task, between tasks, and in the second, where there are bases."""
     chosen = settings(early_stop=early_stop, sharpness=Sharpness(directions=0))

@@ -1,20 +1,19 @@
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def benchmark(*arguments):
-    line = [sys.executable, "-m", "tools.benchmark", "--gin_bindings=preact_resnet18.width=2", "--runs=2", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def benchmark(commands):
+    narrow = ["--gin_bindings=preact_resnet18.width=2", "--runs=2"]
+    return lambda *arguments: commands.run("tools.benchmark", *narrow, *arguments)
 
 
 @pytest.mark.slow
-def test_it_prints_the_speed_of_each_recipe_and_their_ratio(tmp_path):
+def test_it_prints_the_speed_of_each_recipe_and_their_ratio(benchmark, tmp_path):
     recipes = ["--gin_file=gin/at.gin", "--against=gin/at_awp.gin"]
     done = benchmark(*recipes, "--batch_sizes=4", "--shape=8,8,3", f"--json={tmp_path}/speed.json")
     assert done.returncode == 0, done.stderr
@@ -27,7 +26,7 @@ def test_it_prints_the_speed_of_each_recipe_and_their_ratio(tmp_path):
     assert [row["batch"] for row in figures["steps"]] == [4, 4]
 
 
-def test_what_is_no_checkout_is_refused(tmp_path):
+def test_what_is_no_checkout_is_refused(benchmark, tmp_path):
     done = benchmark("--gin_file=gin/at_awp.gin", "--batch_sizes=2", "--shape=8,8,3", f"--reference={tmp_path}")
     assert done.returncode == 2
     assert "expected a checkout of csdongxian/AWP" in done.stderr

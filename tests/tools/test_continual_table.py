@@ -1,7 +1,5 @@
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -144,10 +142,9 @@ def test_broken_json_and_no_folder_are_one_line(place, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs")
-def test_the_command_prints_tables_and_draws(tmp_path):
+def test_the_command_prints_tables_and_draws(commands, tmp_path):
     def command(*flags):
-        line = [sys.executable, "-m", "tools.continual_table", f"--runs={tmp_path}/*-seed?", *flags]
-        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return commands.run("tools.continual_table", f"--runs={tmp_path}/*-seed?", *flags)
 
     done = command("--against=er", f"--output={tmp_path}/figures")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,4 @@
 import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
@@ -9,13 +7,15 @@ from helpers import assert_same_weights
 from awp_tf.networks import dump_torch_weights, preact_resnet18
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
-ROOT = pathlib.Path(__file__).parents[2]
 
 
-def convert(checkpoint, output):
-    line = [sys.executable, "-m", "tools.convert_torch", "--gin_file=gin/at_awp.gin"]
-    line += ["--gin_bindings=preact_resnet18.width=2", f"--checkpoint={checkpoint}", f"--output={output}"]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def convert(commands):
+    def converted(checkpoint, output):
+        network = ["--gin_file=gin/at_awp.gin", "--gin_bindings=preact_resnet18.width=2"]
+        return commands.run("tools.convert_torch", *network, f"--checkpoint={checkpoint}", f"--output={output}")
+
+    return converted
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def checkpoint(tmp_path):
     return network, tmp_path / "model.pth"
 
 
-def test_a_checkpoint_becomes_a_network_with_its_normalisation(checkpoint, tmp_path):
+def test_a_checkpoint_becomes_a_network_with_its_normalisation(checkpoint, convert, tmp_path):
     network, path = checkpoint
     done = convert(path, tmp_path / "model.keras")
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def test_a_checkpoint_becomes_a_network_with_its_normalisation(checkpoint, tmp_p
     assert loaded.get_layer("normalize").mean == network.get_layer("normalize").mean
 
 
-def test_what_cannot_be_converted_is_refused_and_nothing_is_written(checkpoint, tmp_path):
+def test_what_cannot_be_converted_is_refused_and_nothing_is_written(checkpoint, convert, tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"no")
     torch.save({"evil": pathlib.Path("x")}, tmp_path / "object.pth")
     for file, message in [("bad.pth", "expected a PyTorch file"), ("object.pth", "expected a PyTorch file")]:

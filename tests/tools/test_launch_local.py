@@ -2,28 +2,27 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-LAUNCH = [sys.executable, "-m", "tools.launch_local"]
 PLACE = "import json, os; place = json.loads(os.environ['TF_CONFIG']); index = place['task']['index']; "
 
 
-def launch(code, *flags, send=None):
-    process = subprocess.Popen(
-        [*LAUNCH, *flags, "--", "-c", PLACE + code], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    if send:
-        while "ready" not in process.stdout.readline():
-            pass
-        process.send_signal(send)
-    return process.communicate(timeout=60)[0], process.returncode
+@pytest.fixture
+def launch(commands):
+    def launched(code, *flags, send=None):
+        process = commands.start("tools.launch_local", *flags, "--", "-c", PLACE + code)
+        if send:
+            process.until(lambda: "ready" in process.printed())
+            process.send_signal(send)
+        done = process.end(60)
+        return done.stdout + done.stderr, done.returncode
+
+    return launched
 
 
-def test_each_worker_knows_its_place_and_its_lines_are_told_apart():
+def test_each_worker_knows_its_place_and_its_lines_are_told_apart(launch):
     said, code = launch("print(json.dumps(place))", "--workers=3")
     places = dict(line[1:].split("] ") for line in said.splitlines())
     found = [json.loads(places[str(i)]) for i in range(3)]
@@ -34,14 +33,14 @@ def test_each_worker_knows_its_place_and_its_lines_are_told_apart():
 
 
 @pytest.mark.parametrize(("failure", "code"), [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
-def test_the_first_failure_counts_and_the_others_are_ended(failure, code):
+def test_the_first_failure_counts_and_the_others_are_ended(failure, code, launch):
     begin = time.monotonic()
     said, found = launch(f"import sys, time; {failure} if index else time.sleep(60)", "--grace=1")
     assert found == code, said
     assert time.monotonic() - begin < 40
 
 
-def test_lost_workers_begin_again_as_often_as_allowed(tmp_path):
+def test_lost_workers_begin_again_as_often_as_allowed(launch, tmp_path):
     attempt = f"import sys; f = open({str(tmp_path / 'log')!r}, 'a'); f.write(str(index)); f.close(); sys.exit(75)"
     said, code = launch(attempt, "--restarts=2")
     assert code == 75
@@ -50,14 +49,14 @@ def test_lost_workers_begin_again_as_often_as_allowed(tmp_path):
     assert launch("import sys; sys.exit(2)", "--restarts=2")[0].count("begin again") == 0
 
 
-def test_a_signal_reaches_all_and_none_begins_again():
+def test_a_signal_reaches_all_and_none_begins_again(launch):
     wait = "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(143)); "
     code = wait + "print('ready', flush=True); time.sleep(60)"
     said, found = launch(code, "--restarts=3", send=signal.SIGTERM)
     assert (found, said.count("begin again")) == (143, 0)
 
 
-def test_without_a_command_it_says_what_is_missing():
-    done = subprocess.run([*LAUNCH, "--workers=2"], capture_output=True, text=True, check=False)
+def test_without_a_command_it_says_what_is_missing(commands):
+    done = commands.run("tools.launch_local", "--workers=2")
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected a command behind --")

@@ -116,7 +116,10 @@ def test_an_average_is_the_same_after_a_resume(name, tmp_path):
 
 
 RECIPES = {
-    "swa": ["Recipe.averaging=@SWA", "SWA.epochs=%EPOCHS", "SWA.start=0.3"],
+    "swa": [
+        *("Recipe.averaging=@SWA", "SWA.epochs=%EPOCHS", "SWA.start=0.3"),
+        *("NETWORK=@preact_resnet18", "preact_resnet18.width=2"),  # has statistics
+    ],
     "mixup_ema": ["Recipe.averaging=@EMA", "EMA.decay=0.9", "Data.mix=@MixUp()"],
 }
 
@@ -124,8 +127,8 @@ RECIPES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("bindings", RECIPES.values(), ids=RECIPES)
 def test_the_command_trains_averages_and_goes_on_with_them(bindings, tmp_path, commands):
-    files = ["gin/at.gin", "gin/digits.gin", "gin/networks/preact_resnet18.gin"]
-    settings = [*bindings, "preact_resnet18.width=2", "EPOCHS=3", "Data.limit=192", "test/Measurement.examples=50"]
+    files = ["gin/at.gin", "gin/digits.gin"]
+    settings = [*bindings, "EPOCHS=3", "Data.limit=192", "test/Measurement.examples=50"]
     flags = [*(f"--gin_file={file}" for file in files), *(f"--gin_bindings={setting}" for setting in settings)]
     assert commands.train(*flags, f"--workdir={tmp_path / 'whole'}").returncode == 0
     again = [*flags, f"--workdir={tmp_path / 'stopped'}"]
