@@ -53,6 +53,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="TFDS_DATA_DIR holds no CIFAR-10"))
 
 
+def pytest_runtest_logreport(report):
+    """Says at once what failed: the end, which says it in full, may be beyond a time limit."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid}: {report.longreprtext.splitlines()[-1]}", flush=True)
+
+
 def _cifar10_is_prepared():
     folder = os.environ.get("TFDS_DATA_DIR", os.path.expanduser("~/tensorflow_datasets"))
     return os.path.isdir(os.path.join(folder, "cifar10"))

@@ -223,7 +223,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("defence", BROKEN)
 def test_a_broken_defence_is_never_called_robust(defence, subject, tmp_path, capsys):
-    attacks = "pgd-20" if defence == "saturated" else "apgd-ce+square"  # no gradient is left of the cross-entropy
+    attacks = {"saturated": "pgd-20", "rounded": "square"}.get(
+        defence, "apgd-ce+square"
+    )  # no gradient is left of the cross-entropy
     protocol = Protocol(threat=THREAT, attacks=attacks, examples=20, check_examples=20)
     card = audit(subject(BROKEN[defence]), protocol, str(tmp_path / "out"))
     assert not card["trustworthy"]

@@ -11,7 +11,7 @@ from awp_tf.networks import small_cnn
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if "include 'gin/defaults.gin'" in path.read_text())
-QUICK = ["EPOCHS=4", "test/Measurement.examples=100", "validation/Measurement.examples=100"]
+QUICK = ["EPOCHS=4", "Data.limit=600", "test/Measurement.examples=100", "validation/Measurement.examples=100"]
 
 
 def of_others(leaf, folder):

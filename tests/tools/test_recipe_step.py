@@ -23,7 +23,7 @@ def test_a_recipe_takes_steps_in_a_process_of_its_own_and_is_traced_once(tmp_pat
 
 
 def test_two_devices_share_a_batch_and_its_arithmetic(tmp_path):
-    line = arguments(tmp_path, "preact_resnet18.width=2", "training/PGD.steps=1")
+    line = arguments(tmp_path, "NETWORK=@small_cnn", "small_cnn.width=2", "training/PGD.steps=1")
     with Apart("tools.recipe_step", *line) as one, Apart("tools.recipe_step", *line[:-1], "2") as two:
         assert two.ready["operations"] == one.ready["operations"]
         assert 0 < two()["loss"] < 10
