@@ -24,10 +24,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 class Started:
     """A command that runs."""
 
-    def __init__(self, server, module, arguments, cwd, kill, env):
-        self._module = module
-        self._said = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-        request = (module, arguments, str(cwd or ROOT), kill, env, *(file.name for file in self._said))
+    def __init__(self, server, folder, module, arguments, cwd, kill, env):
+        self._module, self._out, self._err = module, folder / "out", folder / "err"
+        request = (module, arguments, str(cwd or ROOT), kill, env, self._out, self._err)
         self._process = server.Process(target=execute, args=request, daemon=True)
         self._process.start()
 
@@ -39,7 +38,7 @@ class Started:
 
     def printed(self):
         """What it has printed so far."""
-        return pathlib.Path(self._said[0].name).read_text()
+        return self._out.read_text() if self._out.exists() else ""
 
     def send_signal(self, number):
         os.kill(self._process.pid, number)
@@ -48,14 +47,15 @@ class Started:
         """Waits for it: what subprocess.run gives."""
         self._process.join(timeout)
         assert not self._process.is_alive(), f"{self._module} runs after {timeout} s"
-        with self._said[0] as out, self._said[1] as err:
-            return subprocess.CompletedProcess(self._module, self._process.exitcode, out.read(), err.read())
+        said = self._out.read_text(), self._err.read_text()
+        return subprocess.CompletedProcess(self._module, self._process.exitcode, *said)
 
 
 class Commands:
-    """Starts commands; see the module."""
+    """Starts commands, whose output is kept in files of a folder; see the module."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self._folder = folder
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(["pipelines", "pipelines._cli", "awp_tf.training.train"])
 
@@ -66,7 +66,8 @@ class Commands:
         is "written" (in its middle), or batch that is "measured"; or, from the n-th file on, the disk is "full"; or no
         file finds more "room" than n bytes, so that it fails half-written.
         """
-        return Started(self._server, module, arguments, cwd, kill, env)
+        folder = tempfile.mkdtemp(dir=self._folder)
+        return Started(self._server, pathlib.Path(folder), module, arguments, cwd, kill, env)
 
     def run(self, module, *arguments, **settings):
         """Starts it and waits: what subprocess.run gives."""
@@ -118,7 +119,7 @@ def die_at(what, n):
 def execute(module, arguments, cwd, kill, env, out, err):
     """In the fork."""
     for number, name in ((0, os.devnull), (1, out), (2, err)):
-        os.dup2(os.open(name, os.O_RDWR), number)
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     os.environ.update(env)
     os.chdir(cwd)
     if kill:

@@ -34,9 +34,9 @@ def float64():
 
 
 @pytest.fixture(scope="session")
-def commands():
+def commands(tmp_path_factory):
     """Starts commands in processes of their own, without importing TensorFlow each time."""
-    return Commands()
+    return Commands(tmp_path_factory.mktemp("commands"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture
-def started(commands):
+def started(network, commands):
     def start(out, *flags):
         given = [f"--network={network}", "--data=digits", f"--output={out}", "--threat=linf:0.1", "--max_examples=60"]
         return commands.start("pipelines.evaluate", *given, "--check_examples=20", "--batch_size=16", *flags)
