@@ -61,6 +61,12 @@ def assert_same_weights(first, second, **tolerance):
         np.testing.assert_allclose(one, other, **{"rtol": 0, "atol": 0, **tolerance})
 
 
+def read_npz(path):
+    """All arrays of an .npz file, which is closed again."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def run_command(command, *flags):
     """A command of pipelines in this process, as if nothing had been run before."""
     known = absl.flags.FLAGS

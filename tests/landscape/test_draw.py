@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import run_command, tiny_network, tiny_split
+from helpers import read_npz, run_command, tiny_network, tiny_split
 
 import pipelines.landscape as command
 from awp_tf.attacks import PGD
@@ -51,7 +51,7 @@ def drawing(views, tmp_path_factory):
 
 def test_numbers_arrays_and_the_networks_own_gap(drawing, views):
     folder, content = drawing
-    arrays = np.load(folder / "landscape.npz")
+    arrays = read_npz(folder / "landscape.npz")
     for view, found in zip(views, content["networks"], strict=True):
         measurement = Measurement(ATTACK, examples=None, batch_size=16)
         robust = {
@@ -241,7 +241,7 @@ def test_two_devices_draw_what_one_draws(trained, tmp_path):
         run(
             f"--workdir={trained}/at", f"--output={tmp_path}/{devices}", f"--devices={devices}", "--batch_size=10", *FEW
         )
-    one, two = (np.load(tmp_path / name / "landscape.npz") for name in ("1", "2"))
+    one, two = (read_npz(tmp_path / name / "landscape.npz") for name in ("1", "2"))
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
 

@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import CLASSES, SHAPE, run_command, tiny_network, tiny_split, weights_of
+from helpers import CLASSES, SHAPE, read_npz, run_command, tiny_network, tiny_split, weights_of
 
 from awp_tf.data import ordered
 from awp_tf.data.extra import provenance, read
@@ -66,7 +66,7 @@ def test_labels_are_what_the_network_says_and_the_file_says_how_they_were_made(p
 def test_only_images_that_the_network_is_sure_of_are_kept(place):
     label(place)
     label(place, "--min_confidence=0.95", output="sure.npz")
-    everything, sure = (np.load(place / name) for name in ("pseudo.npz", "sure.npz"))
+    everything, sure = (read_npz(place / name) for name in ("pseudo.npz", "sure.npz"))
     found = [image.tobytes() for image in everything["image"]]
     places = [found.index(image.tobytes()) for image in sure["image"]]
     assert 0 < len(places) < 50
