@@ -31,7 +31,7 @@ class Started:
         self._process.start()
 
     def until(self, condition):
-        """Waits while condition() is false, which the command is to end."""
+        """Waits until condition() holds; fails where the command ends before."""
         while not condition():
             time.sleep(0.02)
             assert self._process.is_alive(), self.end()

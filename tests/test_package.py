@@ -50,7 +50,11 @@ def test_the_digits_are_trained_from_another_folder(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     run(str(tmp_path / "venv" / "bin" / "pip"), "install", "-q", str(wheel), cwd=tmp_path)
     command = {name: str(tmp_path / "venv" / "bin" / f"awp-{name}") for name in COMMANDS}
-    for name in ("landscape", "study"):  # no optional part is needed to say what a command does
+    for name in (
+        "landscape",
+        "export",
+        "study",
+    ):  # the others run below: no optional part is needed to say what a command does
         assert "--gin_file" in start(command[name], "--help", cwd=tmp_path).stdout
     short = ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin", "--gin_bindings=EPOCHS=1", *FEW]
     table = run(command["train"], *short, cwd=tmp_path).splitlines()[-6:]

@@ -242,7 +242,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     protocol = Protocol(threat=Linf(0.0005), batch_size=100)
     cascades = {"a": AutoAttack(protocol.threat, "custom", ("apgd-ce", "fab-t"), iterations=5).cascade(5)}
     growth = []
-    for count in (400, 2000):  # 20 and 100 MB of images
+    for count in (400, 4000):  # 20 and 200 MB of images
         images = np.random.default_rng(0).random((count, *shape), np.float32)
         labels = np.concatenate([np.argmax(linear.predict(images[i : i + 100]), 1) for i in range(0, count, 100)])
         before, most = anonymous(), [0]

@@ -66,7 +66,7 @@ def test_a_vision_transformer(commands, tmp_path):
     result = train(commands, "trades_awp", tmp_path / "vit", "--gin_file=gin/networks/vit.gin", bindings=bindings)
     assert result["test_clean"] > 0.7
     assert result["test_robust"] > 0.3
-    all_that_follows(tmp_path / "vit", "vit")
+    all_that_follows(tmp_path / "vit", "vit", protocol="standard")
 
 
 @pytest.mark.slow
@@ -87,4 +87,4 @@ def test_a_network_of_a_file_trains_on(commands, tmp_path):
     file = f"--network_file={tmp_path}/first/best.keras"
     after = train(commands, "trades_awp", tmp_path / "second", file, bindings=["EPOCHS=8"])
     assert after["test_robust"] > before["test_robust"]
-    all_that_follows(tmp_path / "second", "second", protocol="standard")
+    all_that_follows(tmp_path / "second", "second")

@@ -1,7 +1,6 @@
 """pipelines.evaluate as a user types it."""
 
 import json
-import pathlib
 import signal
 import time
 
@@ -17,7 +16,6 @@ from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
 from pipelines import _cli
 
-ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = absl.flags.FLAGS
 
 

@@ -1,6 +1,5 @@
 """pipelines.train --network_file: a run that starts from the network of a file, as a person starts it."""
 
-import pathlib
 import signal
 
 import gin
@@ -12,7 +11,6 @@ from helpers import assert_same_weights, weights_of
 from awp_tf.networks import small_cnn
 from pipelines import _cli
 
-ROOT = pathlib.Path(__file__).parents[2]
 QUICK = ("EPOCHS=2", "Data.limit=64", "Data.validation=20", "BATCH_SIZE=32", "Recipe.precision='float64'")
 FEW = ("validation/Measurement.examples=20", "test/Measurement.examples=20")
 

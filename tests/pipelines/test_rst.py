@@ -1,6 +1,5 @@
 """Robust self-training, from pseudo-labels to a network, as a person types it."""
 
-import pathlib
 import signal
 
 import gin
@@ -18,8 +17,6 @@ from awp_tf.schedules import LearningRate
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, evaluate
 from tools import pseudo_label
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

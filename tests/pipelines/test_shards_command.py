@@ -1,7 +1,6 @@
 """pipelines.evaluate by several processes that share a folder, as on a cluster."""
 
 import json
-import pathlib
 import signal
 
 import keras
@@ -11,7 +10,6 @@ import pytest
 from awp_tf.data import digits
 from awp_tf.networks import small_cnn
 
-ROOT = pathlib.Path(__file__).parents[2]
 FILES = ["evaluation.npz", *(f"evaluation_{name}.png" for name in ("curve", "classes", "examples"))]
 
 pytestmark = pytest.mark.slow

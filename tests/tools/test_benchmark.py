@@ -1,9 +1,6 @@
 import json
-import pathlib
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

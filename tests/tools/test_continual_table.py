@@ -1,12 +1,9 @@
 import json
-import pathlib
 
 import pytest
 
 from awp_tf.infra.errors import UserError
 from tools import continual_runs
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def result_of(last, robust=None, rise=None, seconds=10.0):

@@ -1,6 +1,5 @@
 """gin/pretrain.gin from a run's network, as a person starts it."""
 
-import pathlib
 import signal
 
 import gin
@@ -15,7 +14,6 @@ from awp_tf.schedules import Cosine
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli
 
-ROOT = pathlib.Path(__file__).parents[2]
 QUICK = ("EPOCHS=2", "Data.limit=64", "Data.validation=20", "BATCH_SIZE=32")
 FEW = ("validation/Measurement.examples=20", "test/Measurement.examples=20", "Recipe.precision='float64'")
 

@@ -1,6 +1,5 @@
 """Mixed labels and averages through a whole run: the loss is that of the labels, and a resumed run the same run."""
 
-import pathlib
 import signal
 
 import keras
@@ -18,8 +17,6 @@ from awp_tf.perturbations import Identity
 from awp_tf.training.loop import Loop
 
 MIX = MixChain([MixUp(), SmoothLabels(0.1)])
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def batches(mix, dtype="float64"):

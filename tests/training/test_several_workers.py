@@ -45,8 +45,8 @@ def start(commands):
     return started
 
 
-def end(process, code=0):
-    done = process.end()
+def end(process, code=0, timeout=300):
+    done = process.end(timeout)
     said = done.stdout + done.stderr
     assert done.returncode == code, said
     return said
@@ -161,7 +161,7 @@ def refused(start, workers):
     for index, (given, cwd) in workers.items():
         place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         processes.append(start(1, given, TF_CONFIG=json.dumps(place), cwd=cwd))
-    return [end(process, 2).strip().splitlines()[-1] for process in processes]
+    return [end(process, 2, timeout=90).strip().splitlines()[-1] for process in processes]
 
 
 def test_other_configurations_or_absence_or_an_odd_batch_are_one_line_on_every_worker(start, tmp_path):
