@@ -70,5 +70,7 @@ def _folder(path: pathlib.Path, parts: Sequence[str], shape: tuple[int, ...]) ->
     unknown = {name for root in roots.values() for name in folders.class_names(root)} - set(names)
     if not names or unknown:
         raise UserError(f"{path}: expected test/<class>/ with the classes {names}, received also {sorted(unknown)}.")
+    if path in roots.values():
+        print(f"{path}: no test/ in it, so all its images are taken, also those that a run on this folder learnt from")
     read = {part: Split(*folders.read(root, names, height, channels, default_room())) for part, root in roots.items()}
     return DataSet(read, names)

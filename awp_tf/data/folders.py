@@ -44,6 +44,12 @@ def part_of(root: pathlib.Path, part: str) -> pathlib.Path:
     return next((root / name for name in names if (root / name).is_dir()), root / part)
 
 
+def is_undivided(root: pathlib.Path) -> bool:
+    """Whether root holds class folders, and none for a part of the images: train, test, val."""
+    names = class_names(root)
+    return bool(names) and not {"train", "test", "val"} & {name.lower() for name in names}
+
+
 def read(
     root: pathlib.Path, names: Sequence[str], size: int, channels: int, room: int | None = None
 ) -> tuple[Images, np.ndarray]:

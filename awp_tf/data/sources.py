@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from awp_tf.data import folders, tfds_reader
-from awp_tf.data.splits import Split, check_split, split_of
+from awp_tf.data.splits import Split, check_split, divide, split_of
 from awp_tf.infra import memory
 from awp_tf.infra import npz as arrays
-from awp_tf.infra.errors import UserError, at_least, first_line
+from awp_tf.infra.errors import UserError, at_least, first_line, share
 from awp_tf.infra.files import local
 
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
@@ -163,11 +163,11 @@ def tfds_source(
     return source_of(name, split_of(*train), split_of(*test), class_names)
 
 
-def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | None = None) -> Source:
+def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | None = None, test: float = 0.2) -> Source:
     """A folder with train/<class>/* and test/<class>/* (or val/<class>/*): PNG, JPEG, WebP, BMP or GIF of any size.
 
-    Hidden and system folders are no classes; files of other kinds, and folders inside a class, are left out, and that
-    is said.
+    One with <class>/* alone is divided: a fraction of every class is for the test, always the same images. Hidden and
+    system folders are no classes; files of other kinds, and folders inside a class, are left out, and that is said.
 
     Args:
         path: The folder.
@@ -175,23 +175,34 @@ def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | No
         channels: 3 for colour, 1 for grey.
         memory_gib: How much memory the decoded images of a split may take; None is a quarter of what there is. Of more,
             so many are kept in memory, and the others are decoded whenever they are needed.
+        test: Which fraction of the images is kept for the test where there is no folder for it.
 
     Raises:
         UserError: Folders are missing, a class has no image, or a file cannot be decoded (it is named).
     """
     at_least("image_folder.size", size, 4)
+    share("image_folder.test", test)
     if channels not in (1, 3):
         raise UserError(f"image_folder.channels: expected 3 (colour) or 1 (grey), received {channels!r}.")
-    roots = [folders.part_of(local(path), part) for part in ("train", "test")]
-    names = [folders.class_names(root) for root in roots]
-    if not names[0] or names[0] != names[1]:
-        raise UserError(
-            f"{path}: expected train/<class>/ and test/<class>/ with the same classes, "
-            f"received {names[0] or 'no train classes'} and {names[1] or 'no test classes'}."
-        )
     room = memory.room("image_folder.memory_gib", memory_gib)
-    train, test = (Split(*folders.read(root, names[0], size, channels, room)) for root in roots)
-    return source_of(path, train, test, names[0])
+    read = functools.partial(folders.read, size=size, channels=channels, room=room)
+    if folders.is_undivided(local(path)):
+        names = folders.class_names(local(path))
+        everything = Split(*read(local(path), names))
+        train, held_out = divide(path, everything, names, test)
+        print(
+            f"{path}: no train/ and test/ in it, so of every class some are kept for the test: {len(held_out):,} images"
+        )
+        return source_of(path, train, held_out, names)
+    roots = [folders.part_of(local(path), part) for part in ("train", "test")]
+    names, others = (folders.class_names(root) for root in roots)
+    if not names or names != others:
+        raise UserError(
+            f"{path}: expected train/<class>/ and test/<class>/ with the same classes (or <class>/ alone), "
+            f"received {names or 'no train classes'} and {others or 'no test classes'}."
+        )
+    train, held_out = (Split(*read(root, names)) for root in roots)
+    return source_of(path, train, held_out, names)
 
 
 def source_of(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Source:

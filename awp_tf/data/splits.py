@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,6 +59,25 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     if len(labels) and int(labels.max()) > _MOST_LABEL:
         raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
     return Split(images, labels.astype(np.int32))
+
+
+def divide(name: str, split: Split, class_names: Sequence[str], fraction: float) -> tuple[Split, Split]:
+    """(Training images, test images): that fraction of every class is for the test, one at least, always the same.
+
+    Raises:
+        UserError: A class has too few images.
+    """
+    rng, for_test = np.random.RandomState(0), np.zeros(len(split), bool)
+    for label in np.unique(split.labels):
+        places = rng.permutation(np.flatnonzero(split.labels == label))
+        count = max(1, round(fraction * len(places)))
+        if count == len(places):
+            raise UserError(
+                f"{name}: expected images to train on and to test on in every class, received {len(places)} of "
+                f"{class_names[label]!r}, of which {count} would be for the test."
+            )
+        for_test[places[:count]] = True
+    return split.take(np.flatnonzero(~for_test)), split.take(np.flatnonzero(for_test))
 
 
 def check_split(name: str, split: Split) -> None:

@@ -45,7 +45,7 @@ def test_a_folder_as_imagenet_has_it(tmp_path):
     assert [split.images[0, 0, 0, 0] for split in found.splits.values()] == [200, 10]
 
 
-def test_a_folder_with_and_without_a_test_folder(tmp_path):
+def test_a_folder_with_and_without_a_test_folder(tmp_path, capsys):
     for root in (tmp_path / "a" / "test", tmp_path / "b"):
         save_image(root / "cat" / "1.png", 10)
         save_image(root / "dog" / "1.png", 200)
@@ -54,6 +54,7 @@ def test_a_folder_with_and_without_a_test_folder(tmp_path):
         assert found.class_names == ["cat", "dog"]
         assert found.splits["test"].images.shape == (2, *SHAPE)
         np.testing.assert_array_equal(found.splits["test"].labels, [0, 1])
+        assert ("all its images are taken, also those" in capsys.readouterr().out) == (root == "b")
 
 
 def test_labels_count_through_the_classes_of_training(tmp_path):

@@ -88,9 +88,9 @@ def test_a_file_that_is_no_npz_is_named(tmp_path):
             npz(str(path))
 
 
-def write_folder(root, names=("cat", "dog"), count=3):
+def write_folder(root, names=("cat", "dog"), count=3, parts=("train", "test")):
     rng = np.random.default_rng(0)
-    for part in ("train", "test"):
+    for part in parts:
         for value, name in enumerate(names):
             (root / part / name).mkdir(parents=True)
             for index in range(count):
@@ -108,6 +108,34 @@ def test_image_folder_is_read_at_one_size(tmp_path):
     means = source.train.images.mean((1, 2, 3))
     assert (means[:3] < 80).all()
     assert (means[3:] > 160).all()
+
+
+def test_a_folder_of_classes_alone_is_divided_within_every_class_and_always_alike(tmp_path, capsys):
+    write_folder(tmp_path, count=10, parts=("",))
+    source = image_folder(str(tmp_path), size=8, test=0.3)
+    assert "some are kept for the test: 6 images" in capsys.readouterr().out
+    np.testing.assert_array_equal(source.test.labels, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(source.train.labels, [0] * 7 + [1] * 7)
+    everything = np.concatenate([source.train.images, source.test.images])
+    assert len(np.unique(everything.reshape(20, -1), axis=0)) == 20
+    assert image_folder(str(tmp_path), size=8, test=0.3).identity == source.identity
+    assert image_folder(str(tmp_path), size=8, test=0.3, memory_gib=1e-9).test.labels.tolist() == [0] * 3 + [1] * 3
+
+
+def test_a_folder_of_classes_alone_that_cannot_be_divided_is_refused(tmp_path):
+    write_folder(tmp_path, count=1, parts=("",))
+    with pytest.raises(
+        UserError, match=r"expected images to train on and to test on in every class, received 1 of 'cat'"
+    ):
+        image_folder(str(tmp_path), size=8)
+    with pytest.raises(UserError, match=r"image_folder\.test: expected a number in \(0, 1\), received 1"):
+        image_folder(str(tmp_path), size=8, test=1)
+
+
+def test_images_for_training_alone_are_not_taken_for_a_class(tmp_path):
+    write_folder(tmp_path, parts=("train",))
+    with pytest.raises(UserError, match="no test classes"):
+        image_folder(str(tmp_path), size=8)
 
 
 def test_image_folder_names_the_file_it_cannot_read(tmp_path):
