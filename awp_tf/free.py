@@ -43,6 +43,11 @@ class FreeTrainer(RobustTrainer):
         """
         super().__init__(network, **settings)
         at_least("FreeTrainer.replays", replays, 1)
+        if settings.get("accumulation", 1) != 1:
+            raise UserError(
+                f"FreeTrainer.accumulation: expected 1, since a replay is one pass over a whole batch, received "
+                f"{settings['accumulation']}; take smaller batches."
+            )
         if settings.get("attacked"):
             raise UserError(
                 "FreeTrainer.attacked: expected none, since weights and images share a pass back, received a network; "
@@ -79,10 +84,12 @@ class FreeTrainer(RobustTrainer):
                 delta = box(attack.start(attack.threat, batch.x, seed), batch.x)
             loss, gradients, slope, new_state = self._compiled_both(now, tf.clip_by_value(batch.x + delta, 0.0, 1.0))
             self._write(now, gradients, new_state)
+            # In float16 it may overflow, and would spoil all replays after it.
+            slope = tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
             moved = delta + attack.relative_step_size * attack.threat.epsilon * attack.threat.ascend(slope)
             delta = box(attack.threat.project(moved), batch.x)
             losses.append(loss)
-        return {"loss": replicas.mean([mean(*losses)])[0], **measured}
+        return {"loss": replicas.mean([mean(*losses)])[0], **self._scale_log(now), **measured}
 
     def _both(self, now: Now, x_adv: tf.Tensor) -> tuple[tf.Tensor, Weights, tf.Tensor, Weights]:
         """Loss, its gradient in weights (with weight decay) and in images, and the state, from one pass back."""

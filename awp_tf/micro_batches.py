@@ -41,17 +41,23 @@ class MicroBatchStep(ClassifierStep):
 
         def body(i: tf.Tensor, total: tf.Tensor, gradients: Weights, states: Weights) -> tuple[Any, ...]:
             rows, part = self._part(now, i)
-            loss, found, new = gradients_of(perturbation, weights, state, part, tf.gather(x_adv, rows), seed)
+            # Counters of a layer's noise go on from part to part, or all parts would have the same Dropout mask.
+            given = [old if old.dtype.is_floating else new for old, new in zip(state, states, strict=True)]
+            loss, found, new = gradients_of(perturbation, weights, given, part, tf.gather(x_adv, rows), seed)
             gradients = [g + f for g, f in zip(gradients, found, strict=True)]
             return i + 1, total + loss, gradients, [self._add(s, n) for s, n in zip(states, new, strict=True)]
 
         zero = tf.zeros([], now.batch.weight.dtype)
-        begin = zero, [tf.zeros_like(w) for w in weights], [tf.zeros_like(s) for s in state]
+        begin = (
+            zero,
+            [tf.zeros_like(w) for w in weights],
+            [tf.zeros_like(s) if s.dtype.is_floating else s for s in state],
+        )
         total, gradients, states = self._loop(body, *begin)
         return total, gradients, states
 
     def _add(self, mean: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-        """One more part's share of a mean; counters are the same after all parts."""
+        """One more part's share of a mean; of counters, what the part has made of them."""
         return mean + value / self._parts if value.dtype.is_floating else value
 
     def _part(self, now: Now, i: tf.Tensor) -> tuple[tf.Tensor, Now]:

@@ -101,12 +101,18 @@ def uniform(seed: Seeded, like: tf.Tensor) -> tf.Tensor:
     """U(0, 1) in the shape and dtype of like, [B, ...], in steps of 2^-23: 24 bits would round up to 1 in float32."""
     # From the bits by hand: TensorFlow and XLA agree on them, but not on the floats they make of them.
     whole = tf.cast(tf.bitwise.right_shift(seed.bits(like), tf.constant(9, tf.uint32)), tf.int32)
-    return (tf.cast(whole, like.dtype) + 0.5) * 2.0**-23
+    return tf.cast((tf.cast(whole, _wide(like)) + 0.5) * 2.0**-23, like.dtype)
 
 
 def normal(seed: Seeded, like: tf.Tensor) -> tf.Tensor:
     """N(0, 1) in the shape and dtype of like, [B, ...], by the inverse of its distribution function."""
-    return tf.math.erfinv(2 * uniform(seed, like) - 1) * 2.0**0.5
+    wide = tf.cast(like, _wide(like))
+    return tf.cast(tf.math.erfinv(2 * uniform(seed, wide) - 1) * 2.0**0.5, like.dtype)
+
+
+def _wide(like: tf.Tensor) -> tf.DType:
+    """In which noise is made: 16 bits hold no count of 23 bits, and in float16 none above 65,504."""
+    return like.dtype if like.dtype == tf.float64 else tf.float32
 
 
 def _fold(key: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:

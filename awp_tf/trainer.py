@@ -185,8 +185,7 @@ class RobustTrainer(keras.Model):
         self._write(now, gradients, new_state)
         sizes = relative_norms([v.path for v in self.network.trainable_variables], now.weights, points)
         means = replicas.mean([loss, *sizes.values()])
-        scale = {"loss_scale": now.loss_scale} if in_float16(self.network) else {}
-        return {**dict(zip(("loss", *sizes), means, strict=True)), **scale, **measured}
+        return {**dict(zip(("loss", *sizes), means, strict=True)), **self._scale_log(now), **measured}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Accuracy on clean images and under the training attack, the network in evaluation mode."""
@@ -208,6 +207,10 @@ class RobustTrainer(keras.Model):
         self._compile_metrics.update_state(batch.y, predictor(self.network)(batch.x), batch.weight)
         return dict(self._compile_metrics.result())
 
+    def _scale_log(self, now: Now) -> dict[str, tf.Tensor]:
+        """By how much gradients are scaled, in float16: a loss that is not finite is no error then."""
+        return {"loss_scale": now.loss_scale} if in_float16(self.network) else {}
+
     def _now(self, batch: Batch) -> Now:
         """Where training stands, at a replica's share of a batch."""
         step = tf.convert_to_tensor(self.optimizer.iterations.value)
@@ -221,6 +224,8 @@ class RobustTrainer(keras.Model):
         descent = transform(replicas.mean(gradients), now.weights)
         shares = [self.optimizer.scale_loss(g / replicas.count()) for g in descent]  # which it undoes
         self.optimizer.apply(shares, self.network.trainable_variables)
+        # Epochs count batches, also those whose step is left out in float16, since a gradient overflowed.
+        self.optimizer.iterations.assign(now.step + 1)
         state = settled(self.network, shares, now.state, replicas.mean(state))
         for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
             variable.assign(value)

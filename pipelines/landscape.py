@@ -56,7 +56,8 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
         settings = _with_flags(_cli.call(Landscape))
         for name, epoch, file in _flags.networks(run.path, names):
             label = _label(run.path, name, epoch, alone=len(folders) == 1, single=len(names) == 1)
-            views.append(View(label, file, run.train, run.source.test, run.source.name, run.path.name, epoch))
+            view = View(label, file, run.train, run.source.test, run.source.name, run.path.name, epoch)
+            views.append(view.only(settings.examples))
         found.append(settings)
         configs.append(run.config)
     fields = [field.name for field in dataclasses.fields(Landscape)]
@@ -87,7 +88,8 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
         path = local(name)
         label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
         splits = data_set(_flags.DATA.value, ("train", "test"), load(str(path)).shape).splits
-        views.append(View(label, path, splits["train"], splits["test"], _flags.DATA.value, label))
+        view = View(label, path, splits["train"], splits["test"], _flags.DATA.value, label)
+        views.append(view.only(settings.examples))
     return views, settings, ""
 
 

@@ -7,8 +7,9 @@ import tensorflow as tf
 from helpers import assert_same_weights, tiny_batch, tiny_trainer, weights_of
 from test_trainer import batches, bn_network, steps
 
+from awp_tf.attacks import PGD
 from awp_tf.attacks.pgd import gradient_of
-from awp_tf.averaging import EMA
+from awp_tf.averaging import EMA, SWA
 from awp_tf.free import FreeTrainer
 from awp_tf.functional import Recorder, bind, read
 from awp_tf.loss_scale import Scaled, Unscaled, scaling
@@ -17,6 +18,7 @@ from awp_tf.methods import AT
 from awp_tf.networks.classifier import of_keras
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity
+from awp_tf.threats import Linf
 from awp_tf.training.strategy import mirrored
 
 HALF = "mixed_float16"
@@ -110,12 +112,33 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halved():
     assert [log["loss_scale"] for log in logs] == [2.0**120, 2.0**119]
     for one, other in zip(before, weights_of(network), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert int(trainer.optimizer.iterations) == 0
+    assert int(trainer.optimizer.iterations) == 2  # batches: epochs, schedules and averages go by them
     assert all(np.isfinite(w).all() for w in weights_of(trainer.averaged.network))
     trainer.optimizer.dynamic_scale.assign(2.0**10)
     steps(trainer, batches(1))
-    assert int(trainer.optimizer.iterations) == 1
+    assert int(trainer.optimizer.iterations) == 3
     assert any((one != other).any() for one, other in zip(before, weights_of(network), strict=True))
+
+
+def test_a_replay_that_overflows_does_not_spoil_those_after_it():
+    trainer = FreeTrainer(network_in(HALF), method=AT(), attack=PGD(Linf(0.1)), replays=8)
+    trainer.compile(keras.optimizers.LossScaleOptimizer(SGD(0.05), initial_scale=2.0**20))
+    before = weights_of(trainer.network)
+    (log,) = steps(trainer, batches(1))
+    assert 2.0**12 < log["loss_scale"] < 2.0**20
+    assert np.isfinite(log["loss"])
+    assert any((one != other).any() for one, other in zip(before, weights_of(trainer.network), strict=True))
+
+
+def test_an_average_over_epochs_has_the_last_one_also_where_a_step_was_left_out():
+    trainer = tiny_trainer(
+        network_in(HALF), averaging=lambda n: SWA(n, epochs=2, start=0.5, statistics="averaged"), steps_per_epoch=2
+    )
+    trainer.compile(keras.optimizers.LossScaleOptimizer(SGD(0.05), initial_scale=2.0**120))
+    steps(trainer, batches(1))
+    trainer.optimizer.dynamic_scale.assign(2.0**10)
+    steps(trainer, batches(3))
+    assert_same_weights(trainer.network, trainer.averaged.network, atol=0)
 
 
 def test_weight_decay_is_not_scaled():

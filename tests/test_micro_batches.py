@@ -7,10 +7,11 @@ import tensorflow as tf
 from helpers import CLASSES, SHAPE, assert_same_weights, tiny_batch, tiny_network, tiny_trainer, weights_of
 
 from awp_tf.attacks import PGD
+from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError
-from awp_tf.methods import AT, MART, TRADES
+from awp_tf.methods import AT, MART, TRADES, Standard
 from awp_tf.networks.layers import BatchNorm
-from awp_tf.perturbations import AWP, RAT, SAM
+from awp_tf.perturbations import AWP, RAT, SAM, Identity
 from awp_tf.threats import L2, Linf
 from awp_tf.training.recipe import Recipe
 
@@ -90,6 +91,17 @@ def test_one_part_at_a_time_is_seen():
     assert set(sizes) == {2}
 
 
+def test_parts_have_dropout_masks_of_their_own():
+    keras.utils.set_random_seed(0)
+    parts = [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(CLASSES)]
+    network = keras.Sequential(parts)
+    network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
+    trainer = tiny_trainer(network, method=Standard(), perturbation=Identity(), accumulation=2)
+    x = tf.ones([2, *SHAPE])  # at weights of zero the gradients of two labels are opposite: equal masks would cancel
+    trainer.train_step((x, tf.constant([0, 1])))
+    assert np.abs(network.layers[-1].kernel[:, 0]).max() > 0
+
+
 @pytest.mark.parametrize("wrong", [0, 1.5, "2"])
 def test_parts_are_counted(wrong):
     with pytest.raises(UserError, match="accumulation: expected a whole number >= 1"):
@@ -97,5 +109,7 @@ def test_parts_are_counted(wrong):
 
 
 def test_free_training_has_no_parts():
+    with pytest.raises(UserError, match=r"FreeTrainer.accumulation: expected 1, .* received 2"):
+        FreeTrainer(tiny_network(), method=AT(), attack=PGD(Linf(0.1)), accumulation=2)
     with pytest.raises(UserError, match=r"Recipe.accumulation: expected 1 with replays, received 2"):
         Recipe(tiny_network, AT(), PGD(Linf(0.1)), lambda epoch: 0.1, replays=2, accumulation=2)

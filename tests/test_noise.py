@@ -72,3 +72,11 @@ def test_an_image_has_noise_of_its_own_whatever_its_batch():
     assert len(np.unique(whole)) == 15
     folded = noise.uniform(noise.ImageSeeds(key, tf.range(5, dtype=tf.int64)).fold(1), like)
     assert not np.isin(folded, whole).any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("draw", [noise.uniform, noise.normal])
+def test_noise_in_16_bits_is_that_of_32_rounded(draw, dtype):
+    wide, narrow = (draw(noise.make_seed(3), tf.zeros([500], kind)) for kind in ("float32", dtype))
+    assert narrow.dtype == dtype
+    np.testing.assert_array_equal(narrow, tf.cast(wide, dtype))

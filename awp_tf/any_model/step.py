@@ -13,6 +13,7 @@ from awp_tf.any_model.scope import Scope
 from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
 from awp_tf.perturbations import Loss, Points
+from awp_tf.schedules import at_epoch
 from awp_tf.step import Now, Step
 from awp_tf.types import Weights
 
@@ -109,7 +110,8 @@ class KerasStep(Step):
                 value, _ = self._loss(now.batch, there - here)
             return value * tf.cast(now.batch.weight, value.dtype)
 
-        return tf.stop_gradient(self._attack(objective, here, seed) - here)
+        attack = at_epoch(self._attack, now.epoch, here.dtype)
+        return tf.stop_gradient(attack(objective, here, seed) - here)
 
     def _measured(
         self, batch: KerasBatch, weights: Weights, state: Weights, shift: tf.Tensor | None

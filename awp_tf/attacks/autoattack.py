@@ -39,6 +39,7 @@ ATTACKS: Mapping[str, str] = {
 }
 
 _TARGETS = 9  # of the official code, which supposes at least 10 classes
+_DLR_CLASSES = {"apgd-t": 4, "apgd-dlr": 3}  # as many logits as the loss takes
 _EOT = 20  # gradients averaged in version rand
 
 _QUICK = (
@@ -63,8 +64,8 @@ class Cascade(NamedTuple):
 class AutoAttack:
     """The ensemble whose robust accuracy RobustBench lists.
 
-    With K < 10 classes, K - 1 targets are tried; with K < 4 the DLR loss is not defined, and the margin
-    takes its place. Both, and every other departure from the standard version, are remarked.
+    With K < 10 classes, K - 1 targets are tried; with K < 4 the targeted DLR loss is not defined, nor with K < 3 the
+    other, and the margin takes its place. All this, and every other departure from the standard version, is remarked.
 
     Attributes:
         threat: The ball.
@@ -110,11 +111,11 @@ class AutoAttack:
     def _makers(self, classes: int) -> Mapping[str, Callable[[], Search]]:
         threat, n, targets = self.threat, self.iterations, min(_TARGETS, classes - 1)
         eot = _EOT if self.version == "rand" else 1
-        loss = "dlr" if classes >= 4 else "margin"
+        targeted, loss = ("dlr" if classes >= least else "margin" for least in _DLR_CLASSES.values())
         return {
             "apgd-ce": lambda: APGD(threat, "ce", n, eot=eot),
             "apgd-dlr": lambda: APGD(threat, loss, n, eot=eot),
-            "apgd-t": lambda: APGD(threat, f"targeted-{loss}", n, targets=targets, eot=eot),
+            "apgd-t": lambda: APGD(threat, f"targeted-{targeted}", n, targets=targets, eot=eot),
             "fab": lambda: FAB(threat, n, restarts=5, targets=0),
             "fab-t": lambda: FAB(threat, n, targets=targets),
             "square": lambda: Square(threat, self.queries),
@@ -128,8 +129,9 @@ class AutoAttack:
             remarks.append("version rand, for randomised networks: gradients averaged over 20 passes")
         if classes <= _TARGETS and {"apgd-t", "fab-t"} & set(names):
             remarks.append(f"{classes} classes: {classes - 1} targets instead of {_TARGETS}")
-        if classes < 4 and {"apgd-t", "apgd-dlr"} & set(names):
-            remarks.append(f"{classes} classes: the margin instead of the DLR loss")
+        changed = [name for name, least in _DLR_CLASSES.items() if name in names and classes < least]
+        if changed:
+            remarks.append(f"{classes} classes: the margin instead of the DLR loss in {' and '.join(changed)}")
         if self.iterations != 100:
             remarks.append(f"{self.iterations} iterations instead of 100")
         if self.queries != 5000 and "square" in names:

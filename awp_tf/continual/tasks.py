@@ -8,6 +8,7 @@ import numpy as np
 
 from awp_tf.data.sources import Source
 from awp_tf.data.splits import Split
+from awp_tf.data.subsets import of_classes
 from awp_tf.infra.errors import UserError, at_least, one_of, whole_seed
 
 
@@ -138,7 +139,7 @@ class SplitClasses:
 
     def _task(self, source: Source, train: Split, validation: Split, number: int, own: Sequence[int]) -> Task:
         classes = tuple(own) if self.multi_head else tuple(range(source.classes))
-        parts = [_only(split, own, classes) for split in (train, validation, source.test)]
+        parts = [of_classes(split, own, classes) for split in (train, validation, source.test)]
         _require_images("SplitClasses", number, own, parts)
         sampled = _sample(parts[0], self.samples, self.seed, number, "SplitClasses")
         names = tuple(source.class_names[k] for k in classes) if len(source.class_names) else ()
@@ -199,14 +200,6 @@ def _permute(split: Split, seed: int, task: int) -> Split:
     order = np.random.default_rng((seed, task)).permutation(height * width)
     flat = np.asarray(split.images).reshape(count, height * width, channels)
     return Split(flat[:, order].reshape(split.images.shape), split.labels)
-
-
-def _only(split: Split, own: Sequence[int], classes: Sequence[int]) -> Split:
-    """The images of some classes, with the places of their labels in classes."""
-    chosen = np.isin(split.labels, own)
-    place = np.full(max(classes) + 1, -1, np.int32)
-    place[list(classes)] = np.arange(len(classes), dtype=np.int32)
-    return Split(split.images[chosen], place[split.labels[chosen]])
 
 
 def _sample(split: Split, count: int | None, seed: int, task: int, name: str) -> Split:

@@ -9,7 +9,6 @@ import tensorflow as tf
 from awp_tf.data.augment import Augment, NoAugment
 from awp_tf.data.mixing import Mix, NoMix
 from awp_tf.data.splits import Split, evenly
-from awp_tf.data.stored import in_memory
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.noise import DATA, MIX, make_seed
 
@@ -180,20 +179,7 @@ def ordered(split: Split, batch_size: int, dtype: str = "float32") -> tf.data.Da
 
 
 def rows_of(split: Split) -> Callable[[tf.Tensor], Rows]:
-    """Reads the images and labels at some places, int64 [B]: from memory, or from where they are."""
-    if not in_memory(split.images):
-        return rows_in_place(split)
-    with tf.device("CPU:0"):  # the pipeline runs there; a GPU would only send the images back
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
-
-    def rows(index: tf.Tensor) -> Rows:
-        return tf.ensure_shape(tf.gather(images, index), [None, *images.shape[1:]]), tf.gather(labels, index)
-
-    return rows
-
-
-def rows_in_place(split: Split) -> Callable[[tf.Tensor], Rows]:
-    """The same for images that TensorFlow gets no copy of."""
+    """Reads images and labels at some places, int64 [B], from where they are: TensorFlow gets no copy of them all."""
     image_type, shape = tf.as_dtype(split.images.dtype), split.images.shape[1:]
 
     def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

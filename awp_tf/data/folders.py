@@ -118,7 +118,7 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     try:
         pixels = _pixels(file.read_bytes(), channels)
     except FileNotFoundError as error:
-        raise UserError(f"{_printable(file)}: cannot be read; it is a link to a file that is not there.") from error
+        raise _gone(file) from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None)  # of the system, not of a decoder
         reason = f"cannot be read ({said})" if said else "this is not"
@@ -177,7 +177,14 @@ def _kinds(files: Sequence[pathlib.Path]) -> list[str]:
 
 def _name_and_size(file: pathlib.Path) -> str:
     """What stands for a file's image."""
-    return f"{file.parent.name}/{file.name} {file.stat().st_size}"
+    try:
+        return f"{file.parent.name}/{file.name} {file.stat().st_size}"
+    except FileNotFoundError as error:
+        raise _gone(file) from error
+
+
+def _gone(file: pathlib.Path) -> UserError:
+    return UserError(f"{_printable(file)}: cannot be read; it is a link to a file that is not there.")
 
 
 def _is_visible(path: pathlib.Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from awp_tf.data.batches import Batches, Rows, rows_in_place, rows_of
+from awp_tf.data.batches import Batches, Rows, rows_of
 from awp_tf.data.splits import Split
 from awp_tf.infra.errors import UserError, share
 from awp_tf.noise import ALGORITHM, EXTRA, make_seed
@@ -72,7 +72,7 @@ class MixedBatches(Batches):
 
     def _reader(self) -> Callable[[tf.Tensor, tf.Tensor], Rows]:
         """See Batches; the rows of both kinds are shuffled."""
-        labelled, extra = rows_of(self.split), rows_in_place(self.extra)
+        labelled, extra = rows_of(self.split), rows_of(self.extra)
         count = self.batch_size - self._extra_size
 
         def read(step: tf.Tensor, places: tf.Tensor) -> Rows:

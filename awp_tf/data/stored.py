@@ -132,6 +132,12 @@ def in_memory(images: Images) -> bool:
     return isinstance(images, np.ndarray) and not isinstance(images, np.memmap)
 
 
+def read_through(images: Images) -> None:
+    """Reads those that are not in memory once, and keeps none: what cannot be read is said now, and not in the end."""
+    for first in range(0, 0 if in_memory(images) else len(images), _AT_ONCE):
+        np.asarray(images[first : first + _AT_ONCE])
+
+
 def chosen(images: Images, index: Any) -> Images:
     """The rows at index; they are read now only if all are in memory."""
     if in_memory(images):

@@ -39,7 +39,8 @@ def only_classes(source: Callable[[], Source], classes: Sequence[int]) -> Source
         )
     names = [whole.class_names[label] for label in classes] if len(whole.class_names) else []
     name = f"{whole.name}, classes {', '.join(map(str, classes))}"
-    return source_of(name, _part(whole.train, classes), _part(whole.test, classes), names)
+    train, test = (of_classes(split, classes, classes) for split in (whole.train, whole.test))
+    return source_of(name, train, test, names)
 
 
 def _require_distinct(classes: Sequence[int]) -> None:
@@ -53,8 +54,8 @@ def _require_distinct(classes: Sequence[int]) -> None:
         raise UserError(f"only_classes.classes: expected every label once, received {classes!r}.")
 
 
-def _part(split: Split, classes: Sequence[int]) -> Split:
-    """The images of those classes, in the order they had."""
-    chosen = split.take(np.isin(split.labels, classes))
-    place = {label: number for number, label in enumerate(classes)}
-    return Split(chosen.images, np.array([place[int(label)] for label in chosen.labels], np.int32))
+def of_classes(split: Split, own: Sequence[int], numbered: Sequence[int]) -> Split:
+    """The images of the classes own, in the order they had; labels are places in numbered, which has all of own."""
+    kept = split.take(np.isin(split.labels, own))
+    place = {label: number for number, label in enumerate(numbered)}
+    return Split(kept.images, np.array([place[int(label)] for label in kept.labels], np.int32))

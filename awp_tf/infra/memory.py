@@ -2,20 +2,33 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 from awp_tf.infra.errors import positive
 
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup v2, v1
+_ROOT = pathlib.Path("/")
 GIB = 2**30
 
 
-def machine() -> int:
-    """Bytes of the machine, or of the container where that has less."""
+def machine(root: pathlib.Path = _ROOT) -> int:
+    """Bytes of the machine, or of the container or the job (SLURM, systemd) where that may have less."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in map(pathlib.Path, _LIMITS):
+    for file in _limits(root):
         text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
         found += [int(text)] if text.isdigit() else []
     return min(found)
+
+
+def _limits(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The files that limit this process's control group and those that it is in: cgroup v2, and v1."""
+    groups, mounted = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = groups.read_text(encoding="utf-8").splitlines() if groups.is_file() else []
+    for line in ["0::/", "0:memory:/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            group = pathlib.PurePosixPath(path.lstrip("/"))
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            yield from (mounted / controllers / parent / name for parent in (group, *group.parents))
 
 
 def default_room() -> int:

@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Self
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from awp_tf.data import Split
 from awp_tf.data.batches import ordered, spread
 from awp_tf.evaluation.passes import Passes
 from awp_tf.evaluation.protocol import Subject
+from awp_tf.functional import require_logits
 from awp_tf.infra import provenance
 from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
@@ -52,15 +54,21 @@ class View:
     group: str = ""
     epoch: int | None = None
 
+    def only(self, examples: int | None) -> Self:
+        """The same with at most so many images of each split, evenly spread; the others need not stay in memory."""
+        train, test = (spread(split, examples) for split in (self.train, self.test))
+        return dataclasses.replace(self, train=train, test=test)
+
     def network(self) -> keras.Model:
         """Reads the network.
 
         Raises:
-            UserError: It cannot be read, or does not fit the images.
+            UserError: It cannot be read, does not fit the images, or gives no logits.
         """
         network = keras_file(self.path)
         unfreeze(network)  # a network that was frozen before it was saved, wholly or in part, has a landscape, too
         Subject(of_keras(network, name=str(self.path)), {"train": self.train, "test": self.test}, data=self.data)
+        require_logits(network, str(self.path))
         if not any(len(weight.shape) > 1 for weight in network.trainable_variables):
             raise UserError(f"{self.path}: expected a network with trainable kernels, which this has not.")
         return network
@@ -90,7 +98,7 @@ def draw(
         UserError: A network does not fit its images, or the folder is another's; nothing has been written.
         Interrupted: A signal came; the same call goes on from there.
     """
-    views = [_subset(view, settings) for view in views]
+    views = [view.only(settings.examples) for view in views]
     fingerprint = _fingerprint(views, settings)
     path = pathlib.Path(folder)
     place = ResultFolder(path, "landscape.json", "a landscape", fingerprint, ("network", "data", "settings"))
@@ -155,11 +163,6 @@ def _sharpness(result: Result) -> str:
 def _own_and_other(view: View, settings: Landscape) -> tuple[Split, Split]:
     """The images on which the loss is drawn, and those for the gap."""
     return (view.train, view.test) if settings.split == "train" else (view.test, view.train)
-
-
-def _subset(view: View, settings: Landscape) -> View:
-    train, test = (spread(split, settings.examples) for split in (view.train, view.test))
-    return dataclasses.replace(view, train=train, test=test)
 
 
 def _fingerprint(views: Sequence[View], settings: Landscape) -> dict[str, str]:

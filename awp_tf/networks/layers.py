@@ -1,6 +1,6 @@
 """Layers with the semantics of the PyTorch reference: Normalize, BatchNorm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -99,10 +99,8 @@ class BatchNorm(keras.layers.Layer):
 
     def _stored(self, x: tf.Tensor) -> tf.Tensor:
         gamma, beta, mean, variance = self._parameters(x)
-        if x.dtype == tf.float32:
-            return _fused_stored(x, gamma, beta, mean, variance, self.epsilon)
         if x.dtype in _FUSED_TYPES:
-            return _kernel(x, gamma, beta, mean, variance, self.epsilon)
+            return _stored_kernel(x.dtype)(x, gamma, beta, mean, variance, self.epsilon)
         return (x - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
 
     def _batch(self, x: tf.Tensor) -> tf.Tensor:
@@ -164,6 +162,12 @@ def _kernel(
     ).y
 
 
+def _stored_kernel(dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """In 16 bits on a CPU the kernel's own gradient is the faster one; on a GPU it refuses to be deterministic."""
+    own = dtype == tf.float32 or tf.config.list_physical_devices("GPU")
+    return _fused_stored if own else _kernel
+
+
 def _fused_stored(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, epsilon: float
 ) -> tf.Tensor:
@@ -172,11 +176,11 @@ def _fused_stored(
     @tf.custom_gradient
     def apply(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            inverse = tf.math.rsqrt(variance + epsilon)
+            inverse, wide = tf.math.rsqrt(variance + epsilon), tf.cast(dy, gamma.dtype)
             return (
-                dy * (gamma * inverse),
-                tf.reduce_sum(dy * (x - mean) * inverse, [0, 1, 2]),
-                tf.reduce_sum(dy, [0, 1, 2]),
+                dy * tf.cast(gamma * inverse, dy.dtype),
+                tf.reduce_sum(wide * (tf.cast(x, gamma.dtype) - mean) * inverse, [0, 1, 2]),
+                tf.reduce_sum(wide, [0, 1, 2]),
             )
 
         return _kernel(x, gamma, beta, mean, variance, epsilon), gradient

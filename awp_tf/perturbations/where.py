@@ -1,5 +1,7 @@
 """A perturbation of some weights only, chosen by the paths of their variables."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -13,8 +15,14 @@ from awp_tf.types import Gradient, Weights
 Choice = str | Callable[[str], bool]
 
 
+@dataclasses.dataclass(frozen=True)
 class Where(Perturbation):
     """Another perturbation, to which only chosen tensors are shown; the others stay where they are.
+
+    Attributes:
+        perturbation: What moves those that are chosen; its own rule of which move (AWP's rank) counts no more.
+        where: A regular expression that is searched in the paths, or a function of a path.
+        paths: Of all weights, in their order, such as "dense/kernel".
 
     Example:
         >>> import tensorflow as tf
@@ -27,25 +35,27 @@ class Where(Perturbation):
         [3. 4.] [5.5]
     """
 
-    def __init__(self, perturbation: Perturbation, where: Choice, paths: Sequence[str]) -> None:
-        """Chooses among weights.
+    perturbation: Perturbation
+    where: Choice
+    paths: Sequence[str]
 
-        Args:
-            perturbation: What moves those that are chosen; its own rule of which move (AWP's rank) counts no more.
-            where: A regular expression that is searched in the paths, or a function of a path.
-            paths: Of all weights, in their order, such as "dense/kernel".
-
-        Raises:
-            UserError: The regular expression is none, or nothing is chosen.
-        """
-        self._perturbation = perturbation.everywhere()
-        self._chosen = [i for i, path in enumerate(paths) if _predicate(where)(path)]
-        self.bn_update, self.weight_decay_at = perturbation.bn_update, perturbation.weight_decay_at
+    def __post_init__(self) -> None:
+        """Raises UserError where the regular expression is none, or nothing is chosen."""
         if not self._chosen:
             raise UserError(
-                f"where: expected the path of at least one weight to match, received {where!r}; the paths are "
-                f"{', '.join(paths) or 'none: nothing is trainable'}."
+                f"where: expected the path of at least one weight to match, received {self.where!r}; the paths are "
+                f"{', '.join(self.paths) or 'none: nothing is trainable'}."
             )
+
+    @property
+    def bn_update(self) -> str:  # type: ignore[override]
+        """See Perturbation."""
+        return self.perturbation.bn_update
+
+    @property
+    def weight_decay_at(self) -> str:  # type: ignore[override]
+        """See Perturbation."""
+        return self.perturbation.weight_decay_at
 
     def __call__(self, weights: Weights, gradient: Gradient, seed: noise.Seed, start: Points | None = None) -> Points:
         """See Perturbation."""
@@ -54,24 +64,33 @@ class Where(Perturbation):
             return self._some(gradient(self._among(weights, at)))
 
         begin = None if start is None else [self._some(point) for point in start]
-        points = self._perturbation(self._some(weights), of_chosen, seed, begin)
+        points = self._everywhere(self._some(weights), of_chosen, seed, begin)
         return [self._among(weights, point) for point in points]
 
     def loss(self, loss: Loss, weights: Weights, seed: noise.Seed, begun: tf.Tensor) -> tf.Tensor:
         """See Perturbation."""
-        return self._perturbation.loss(
+        return self._everywhere.loss(
             lambda chosen: loss(self._among(weights, chosen)), self._some(weights), seed, begun
         )
 
     @property
     def is_idle(self) -> bool:
         """See Perturbation."""
-        return self._perturbation.is_idle
+        return self.perturbation.is_idle
 
     @property
     def needs_second_derivatives(self) -> bool:
         """See Perturbation."""
-        return self._perturbation.needs_second_derivatives
+        return self.perturbation.needs_second_derivatives
+
+    @property
+    def _everywhere(self) -> Perturbation:
+        return self.perturbation.everywhere()
+
+    @functools.cached_property
+    def _chosen(self) -> list[int]:
+        chooses = _predicate(self.where)
+        return [i for i, path in enumerate(self.paths) if chooses(path)]
 
     def _some(self, weights: Weights) -> Weights:
         return [weights[i] for i in self._chosen]

@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data import Batches, Data, Source, Split
+from awp_tf.data.stored import read_through
 from awp_tf.evaluation.accuracy import Measurement
+from awp_tf.examples import plainly
 from awp_tf.infra.checkpoints import require_readable
 from awp_tf.infra.devices import choose_kernels
 from awp_tf.infra.errors import at_least, positive, whole_seed
@@ -99,14 +101,17 @@ def train(
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball(_final_balls(attackers, epochs))
     with silent(not workers.is_chief):
-        source, batches, validation_split = _load(data, workers, seed, strategy.num_replicas_in_sync, recipe.dtype)
-        with strategy.scope(), plainly_lost(workers):
+        with plainly_lost(workers):
+            source, batches, validation_split, identity = _load(
+                data, test, workers, seed, strategy.num_replicas_in_sync, recipe.dtype
+            )
+        with strategy.scope(), plainly_lost(workers), plainly():
             trainer = recipe.trainer(
                 source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
             )
             require_readable(trainer.averaged.network)
             monitor = Monitor(trainer, validation, batches.split, validation_split, recipe.dtype, workers)
-            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), _identity(source, batches)):
+            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), identity):
                 print(_heading(source, batches, validation_split, trainer, folder.path, epochs, workers), flush=True)
                 loop = Loop(
                     trainer,
@@ -140,17 +145,20 @@ def _require(counts: Mapping[str, int | None], checkpoint_minutes: float | None,
     whole_seed("seed", seed)
 
 
-def _load(data: Data, workers: Workers, seed: int, replicas: int, dtype: str) -> tuple[Source, Batches, Split]:
-    """(Source, training batches, validation images), the same on all workers."""
+def _load(
+    data: Data, test: Measurement, workers: Workers, seed: int, replicas: int, dtype: str
+) -> tuple[Source, Batches, Split, DataIdentity]:
+    """(Source, training batches, validation images, what to remember of them), the same on all workers.
+
+    The source's training images are those of the batches, or all of them would be in memory once more.
+    """
     with workers.together():
         source, train, validation = data.load()
         batches = data.batches(source, train, seed, replicas, dtype)
-    workers.require_same("data", json.dumps(_identity(source, batches), indent=1))
-    return source, batches, validation
-
-
-def _identity(source: Source, batches: Batches) -> dict[str, object]:
-    return {**source.identity, **batches.identity}
+        read_through(test.subset(source.test).images)
+        identity = {**source.identity, **batches.identity}
+    workers.require_same("data", json.dumps(identity, indent=1))
+    return dataclasses.replace(source, train=train), batches, validation, identity
 
 
 @contextlib.contextmanager

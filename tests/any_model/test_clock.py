@@ -6,19 +6,21 @@ import tensorflow as tf
 
 import awp_tf
 from awp_tf.any_model.clock import Clock
+from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
 from awp_tf.perturbations import AWP
 from awp_tf.schedules import Piecewise
+from awp_tf.threats import Linf
 
 X, Y = keras_models.table(), keras_models.classes()
 
 
-def fit(start, *, perturbation=AWP(0.5), optimizer="sgd", **settings):
+def fit(start, *, perturbation=AWP(0.5), optimizer="sgd", where=None, attack=None, **settings):
     """The weights after each step."""
     keras.utils.set_random_seed(0)
     seen = []
     network = keras.Sequential([keras.Input([6]), keras.layers.Dense(3)])
-    model = awp_tf.perturbed(network, perturbation, start=start)
+    model = awp_tf.perturbed(network, perturbation, start=start, where=where, attack=attack)
     model.compile(optimizer=optimizer, **keras_models.cross_entropy())
     record = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(network.get_weights()[0])
@@ -92,6 +94,14 @@ def test_schedules_go_by_epochs():
     scheduled = fit(0.0, perturbation=AWP(gamma=Piecewise(0.5, 4, drops=(0.375,), factor=0.0)))
     # As gamma = 0.5 until 1.5 epochs are over, and without from there on.
     assert first_difference(fit(0.0), scheduled) == 6
+    chosen = fit(0.0, perturbation=AWP(gamma=Piecewise(0.5, 4, drops=(0.375,), factor=0.0)), where="kernel")
+    assert first_difference(fit(0.0, where="kernel"), chosen) == 6
+
+
+def test_the_radius_of_an_attack_goes_by_epochs_too():
+    at = lambda epsilon: PGD(Linf(epsilon), steps=2, box=None)  # noqa: E731
+    scheduled = fit(0.0, attack=at(Piecewise(0.5, 4, drops=(0.375,), factor=0.0)))
+    assert first_difference(fit(0.0, attack=at(0.5)), scheduled) == 6
 
 
 def test_a_share_needs_fit():

@@ -87,6 +87,9 @@ def test_the_standard_version_is_the_published_one():
 def test_few_classes_have_fewer_targets_and_say_so(classes, targets, loss, tmp_path):
     cascade = AutoAttack(L2(0.05), queries=50, iterations=20).cascade(classes)
     assert cascade.searches["apgd-t"].loss == f"targeted-{loss}"
+    untargeted = cascade_of("apgd-dlr", L2(0.05), classes=classes)
+    assert untargeted.searches["apgd-dlr"].loss == ("dlr" if classes > 2 else "margin")
+    assert any("margin" in remark for remark in untargeted.remarks) == (classes == 2)
     assert cascade.searches["apgd-t"].targets == cascade.searches["fab-t"].targets == targets
     assert any(f"{classes} classes" in remark for remark in cascade.remarks)
     network, labels = examples(classes)

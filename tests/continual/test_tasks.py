@@ -6,8 +6,9 @@ import pytest
 from helpers import tiny_split
 
 from awp_tf.continual.tasks import PermutedPixels, SplitClasses, heads, is_multi_head
-from awp_tf.data import hold_out
+from awp_tf.data import Split, hold_out
 from awp_tf.data.sources import Source, source_of
+from awp_tf.data.stored import Decoded
 from awp_tf.infra.errors import UserError
 
 
@@ -126,3 +127,14 @@ def test_the_superclasses_of_cifar100_hold_each_class_once_under_its_name():
     orders = [list(map(int, line.split())) for line in re.findall(r"^#  ((?: \d+){20})$", text, re.MULTILINE)]
     assert len(orders) == 4
     assert all(sorted(order) == list(range(20)) for order in orders)
+
+
+def test_images_that_are_not_in_memory_stay_where_they_are():
+    def decode(row):
+        raise AssertionError(f"image {row} is not needed yet")
+
+    images = Decoded(range(6), decode, (4, 4, 3), 0, str)
+    split = Split(images, np.array([0, 1, 2, 3, 0, 2], np.int32))
+    first, second = SplitClasses(2)(Source("stored", split, split, 4), split, split)
+    assert (first.train.labels.tolist(), second.train.labels.tolist()) == ([0, 1, 0], [0, 1, 0])
+    assert second.test.images.rows.tolist() == [2, 3, 5]

@@ -125,6 +125,8 @@ def test_a_link_to_nothing_is_named_as_one(tmp_path):
     (tmp_path / "train" / "ant" / "9.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"9\.png: cannot be read; it is a link to a file that is not there"):
         image_folder(str(tmp_path), size=SIZE)
+    with pytest.raises(UserError, match=r"9\.png: cannot be read; it is a link to a file that is not there"):
+        _ = image_folder(str(tmp_path), size=SIZE, memory_gib=1e-9).identity
 
 
 def test_names_that_are_no_utf8(tmp_path):

@@ -13,3 +13,23 @@ def test_room_follows_the_machine():
 def test_room_is_a_number_above_zero():
     with pytest.raises(UserError, match=r"^it: expected a number > 0, received -1"):
         memory.room("it", -1)
+
+
+@pytest.mark.parametrize(
+    ("group", "limit"),
+    [
+        ("0::/system.slice/job_7/step_0", "sys/fs/cgroup/system.slice/job_7/memory.max"),
+        ("4:memory:/slurm/job_7", "sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes"),
+        ("0::/", "sys/fs/cgroup/memory.max"),
+    ],
+)
+def test_the_limit_of_a_job_is_seen_also_where_that_of_its_machine_is_higher(group, limit, tmp_path):
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    write("proc/self/cgroup", f"9:pids:/\n{group}\n")
+    write("sys/fs/cgroup/system.slice/memory.max", "max\n")
+    assert memory.machine(tmp_path) == memory.machine(tmp_path / "nowhere")
+    write(limit, "100000\n")
+    assert memory.machine(tmp_path) == 100000

@@ -116,6 +116,14 @@ def test_a_network_without_kernels_is_refused(views, tmp_path):
         draw([dataclasses.replace(views[0], path=tmp_path / "none.keras")], SETTINGS, str(tmp_path / "out"))
 
 
+def test_probabilities_are_not_taken_for_logits(views, tmp_path):
+    parts = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4, activation="softmax")]
+    keras.Sequential(parts).save(tmp_path / "soft.keras")
+    with pytest.raises(UserError, match=r"soft\.keras: expected logits, received probabilities"):
+        draw([dataclasses.replace(views[0], path=tmp_path / "soft.keras")], SETTINGS, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_network_under_two_names_is_surveyed_once(views, tmp_path, capsys):
     same = dataclasses.replace(views[0], name="the same", epoch=3)
     content = draw([views[0], same], Landscape(ATTACK, [0, 1], 1, 0), str(tmp_path / "out"))

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
 from awp_tf.networks.convolution import conv
-from awp_tf.networks.layers import BatchNorm, Normalize
+from awp_tf.networks.layers import BatchNorm, Normalize, _fused_stored, _kernel
 
 
 @pytest.fixture
@@ -57,6 +57,20 @@ def test_fused_kernel_and_formula_have_the_same_gradients(x):
         gradients[dtype] = tape.gradient(value, [images, layer.gamma.value, layer.beta.value])
     for fused, composed in zip(*gradients.values(), strict=True):
         np.testing.assert_allclose(fused, composed, atol=1e-4)
+
+
+def test_the_gradient_that_gpus_take_in_16_bits_is_that_of_the_kernel(x):
+    images = tf.constant(x, tf.bfloat16)
+    parts = [tf.constant(value, tf.float32) for value in ([0.5, 1, 2], [0, 1, -1], [1, 2, 3], [4, 5, 6])]
+    found = []
+    for normalize in (_kernel, _fused_stored):
+        with tf.GradientTape() as tape:
+            tape.watch([images, *parts[:2]])
+            value = tf.reduce_sum(tf.sin(tf.cast(normalize(images, *parts, 1e-5), tf.float32)))
+        found.append(tape.gradient(value, [images, *parts[:2]]))
+    for kernel, own in zip(*found, strict=True):
+        assert kernel.dtype == own.dtype
+        np.testing.assert_allclose(tf.cast(kernel, tf.float32), tf.cast(own, tf.float32), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-7), ("float32", 2e-2)])

@@ -9,7 +9,8 @@ from helpers import CLASSES, assert_same_weights, tiny_split
 
 from awp_tf.attacks import PGD
 from awp_tf.averaging import EMA, SWA
-from awp_tf.data import Data, MixUp, Source, ordered
+from awp_tf.data import Data, MixUp, Source, Split, ordered
+from awp_tf.data.stored import Decoded
 from awp_tf.evaluation.accuracy import Measurement, evaluate, robust_gap
 from awp_tf.infra.errors import UserError
 from awp_tf.methods import AT
@@ -158,6 +159,21 @@ def test_two_devices_train_as_one_does(tmp_path):
 def test_what_does_not_fit_is_refused_and_leaves_no_folder(tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         run(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_image_that_cannot_be_read_is_said_before_training(tmp_path):
+    pixels = tiny_split(20, seed=7)
+
+    def decode(row):
+        if row == 19:
+            raise UserError("19.png: expected an image")
+        return pixels.images[row]
+
+    images = Decoded(range(20), decode, pixels.images.shape[1:], 0, str, pixels.images.dtype)
+    broken = Source("tiny", tiny_split(60), Split(images, pixels.labels), CLASSES)
+    with pytest.raises(UserError, match=r"^19\.png: expected an image"):
+        run(tmp_path / "run", data=Data(lambda: broken, batch_size=16, validation=12))
     assert not (tmp_path / "run").exists()
 
 
