@@ -38,7 +38,7 @@ setuptools.setup(
         "absl-py>=2.1,<3",
         "filelock>=4,<5",  # a folder has one user at a time
         "gin-config>=0.5,<0.6",
-        "numpy>=2,<3",
+        "numpy>=2.2,<3",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "pillow>=10,<14",  # BMP files with palettes

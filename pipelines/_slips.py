@@ -20,6 +20,8 @@ _CALLED = (
     "Continual",
     "Learner",
 )  # by commands
+_STRING = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")  # a path may have a % in it
+_INCLUDE = re.compile(r"""^\s*include\s+(['"])(.+?)\1""", re.MULTILINE)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _FORMER = {("Recipe", "ema_decay"): " Say Recipe.averaging = @EMA and EMA.decay instead."}  # of earlier versions
@@ -33,7 +35,7 @@ def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> No
         files: What it was made of, for the place of the slip.
         bindings: Likewise.
     """
-    bare = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    bare = _STRING.sub("''", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
     _require_macros(bare, files, bindings)
     _require_scopes(bare, files, bindings)
     _require_not_overridden(bare, files, bindings)
@@ -99,7 +101,7 @@ def place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:
         for number, line in enumerate(text.splitlines(), start=1):
             if re.search(pattern, line):
                 return f'in file "{file}", line {number}'
-        below = place(pattern, re.findall(r"^include '(.+)'", text, re.MULTILINE), ())
+        below = place(pattern, [name for _, name in _INCLUDE.findall(text)], ())
         if below:
             return below
     return ""

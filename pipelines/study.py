@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import absl.flags
+import tensorflow as tf
 
 from awp_tf.evaluation.output import CARD
 from awp_tf.infra.errors import UserError, at_least
@@ -24,14 +25,16 @@ from awp_tf.infra.run_folder import read_run
 from awp_tf.infra.signals import Interrupt
 from awp_tf.study.records import Record, Study, Trial, config_digest, read_records, record_of, write_record
 from awp_tf.study.summary import write_report
-from awp_tf.study.worker import Worker, shares_of_cores
+from awp_tf.study.worker import Worker, shares_of_cores, shares_of_gpus
 
 from . import _cli, _main
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 _OUTPUT = absl.flags.DEFINE_string("output", None, "Where records, tables and figures go.", required=True)
 _RUNS = absl.flags.DEFINE_string("runs", "runs/study", "Where the runs themselves go; studies may share it.")
-_JOBS = absl.flags.DEFINE_integer("jobs", 1, "Runs at a time; each gets an equal share of the CPU cores.")
+_JOBS = absl.flags.DEFINE_integer(
+    "jobs", 1, "Runs at a time; each gets an equal share of the CPU cores, and of the GPUs."
+)
 
 _WRITING = threading.Lock()
 
@@ -53,7 +56,9 @@ def run(argv: Sequence[str]) -> None:
     missing = [trial for trial in study.trials if trial.name not in known]
     with lock(runs), Interrupt() as interrupt:
         records.mkdir(parents=True, exist_ok=True)
-        workers = [Worker(runs, interrupt, cores) for cores in shares_of_cores(_JOBS.value)]
+        gpus = shares_of_gpus(_JOBS.value, len(tf.config.list_physical_devices("GPU")))
+        shares = zip(shares_of_cores(_JOBS.value), gpus, strict=True)
+        workers = [Worker(runs, interrupt, cores, environment) for cores, environment in shares]
         with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
             # Each worker takes the next run as soon as it is free.
             queue = iter(missing)

@@ -6,7 +6,6 @@ A child prints one line of JSON when it is ready, and one for every line that it
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from awp_tf.infra.errors import UserError
+from tools.timing import peak
 
 Facts = dict[str, Any]
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -47,7 +47,7 @@ class Apart:
             raise
 
     def __call__(self) -> Facts:
-        """Takes a step: what the child says of it, with "seconds" and "peak", the most GiB it has had by then.
+        """Takes a step: what the child says of it, with "seconds" and "peak", the most GiB (of a GPU if any) by then.
 
         Raises:
             UserError: The child ended.
@@ -91,7 +91,7 @@ def serve(prepare: Callable[[Sequence[str]], tuple[Callable[[], Facts], Facts]],
     for _ in sys.stdin:
         start = time.perf_counter()
         facts = step()
-        facts = {"seconds": time.perf_counter() - start, "peak": _peak(), **facts}
+        facts = {"seconds": time.perf_counter() - start, "peak": peak(), **facts}
         print(json.dumps(facts), file=answers, flush=True)
 
 
@@ -107,8 +107,3 @@ def in_turns(children: dict[str, Apart], runs: int) -> dict[str, list[Facts]]:
         for name, child in children.items():
             facts[name].append(child())
     return facts
-
-
-def _peak() -> float:
-    """The most memory that this process has had resident, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from awp_tf.infra import memory
 from awp_tf.infra.errors import UserError, positive
 from awp_tf.infra.memory import GIB, machine
 from awp_tf.training.recipe import Recipe
 from awp_tf.training.strategy import make_strategy
 from tools.shared_step import SharedStep
-from tools.timing import interleave
+from tools.timing import interleave, peak
 
 MOST = 2**15  # larger ones are not tried
 _FLAG = "--one_batch"  # of tools.benchmark: the process of a try
@@ -154,24 +155,6 @@ def measure(recipe: Recipe, x: np.ndarray, y: np.ndarray, classes: int, devices:
     return json.dumps({"fits": True, "peak": peak(), "speed": len(x) / seconds})
 
 
-def peak() -> float:
-    """GiB: the most that this process has had, of the fullest GPU where there is one."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return max(float(tf.config.experimental.get_memory_info(gpu.name)["peak"]) for gpu in gpus) / GIB
-    return _resident("self")
-
-
-def _resident(process: int | str) -> float:
-    """GiB that a process has had at most; 0 where the system does not say."""
-    try:
-        status = pathlib.Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    except OSError:  # gone, or no Linux
-        return 0.0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 / GIB if found else 0.0
-
-
 def _room() -> float:
     """GiB that a step may take: on a CPU what the machine or the container has, less what others use now."""
     if tf.config.list_physical_devices("GPU"):
@@ -192,7 +175,7 @@ def _run(command: Sequence[str], limit: float) -> tuple[int, str, str, float]:
         most = 0.0
         try:
             while process.poll() is None:
-                most = max(most, _resident(process.pid))
+                most = max(most, memory.peak(process.pid) / GIB)
                 if most > limit:
                     process.kill()
                 time.sleep(0.02)

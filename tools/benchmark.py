@@ -34,6 +34,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.data import Data
+from awp_tf.infra.devices import use_gpus
 from awp_tf.infra.files import write_text
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _devices, _main
@@ -119,6 +120,7 @@ def _write_program() -> None:
 
 def _everything() -> None:
     """--everything: says each row as it comes, and all of them in the end."""
+    use_gpus(1)  # for attacks and input; the steps' processes need room on it, too
     size = int(_BATCH_SIZES.value[0])
     setting = step_speed.Setting(absl.flags.FLAGS.gin_bindings, *_images(size), _CLASSES.value)
     found = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from awp_tf.infra.devices import use_gpus
 from tools.apart import Facts, serve
 
 _SIZE, _COPIED, _TIMES = 2048, 2**26, 4
@@ -16,6 +17,7 @@ _SIZE, _COPIED, _TIMES = 2048, 2**26, 4
 
 def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     """Of a type: a step that says "product", operations a second, and "copy", bytes a second, read and written."""
+    use_gpus(1)
     factor = tf.cast(tf.random.normal([_SIZE, _SIZE]), arguments[0])
     block = tf.zeros([_COPIED], tf.float32)
     multiply = tf.function(lambda: tf.matmul(factor, factor))

@@ -1,8 +1,6 @@
 """Seconds and memory of steps of awp_tf.perturbed, as multiples of plain Keras' (--perturbed of tools.benchmark)."""
 
 import multiprocessing
-import pathlib
-import re
 import statistics
 from collections.abc import Callable
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from awp_tf.any_model import perturbed
 from awp_tf.attacks import FGSM
+from awp_tf.infra import memory
 from awp_tf.infra.errors import one_of
 from awp_tf.infra.progress import table
 from awp_tf.perturbations import ASAM, AWP, SAM, RandomPerturbation
@@ -87,9 +86,7 @@ def peak(model: str, wrap: str) -> int:
     step = step_of(model, wrap)
     for _ in range(3):
         step()
-    # Not getrusage: there a process begins with the peak of the one that started it.
-    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
+    return memory.peak() // 2**20
 
 
 def compare(model: str, runs: int) -> str:

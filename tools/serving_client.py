@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import absl.app
 import absl.flags
 
-from awp_tf.export.client import TRANSPORTS, ask
+from awp_tf.export.client import SERVERS, TRANSPORTS, ask
 from awp_tf.export.signatures import BYTES
 from awp_tf.infra.errors import UserError
 
-_SERVER = absl.flags.DEFINE_string("server", "localhost:8500", "Host and port.")
+_SERVER = absl.flags.DEFINE_string("server", None, "Host and port; by default localhost:8500, for rest localhost:8501.")
 _PROTOCOL = absl.flags.DEFINE_enum("protocol", "grpc", list(TRANSPORTS), "What the port speaks.")
 _MODEL = absl.flags.DEFINE_string("model", None, "The name it is served under.", required=True)
 _VERSION = absl.flags.DEFINE_integer("version", None, "Of the model; by default the server's newest.")
@@ -34,7 +34,8 @@ def run(argv: Sequence[str]) -> None:
     try:
         if not files or missing:
             raise UserError(f"expected image files, received {', '.join(missing) or 'none'}.")
-        transport = TRANSPORTS[_PROTOCOL.value](_SERVER.value, _MODEL.value, _VERSION.value, _SIGNATURE.value)
+        server = _SERVER.value or SERVERS[_PROTOCOL.value]
+        transport = TRANSPORTS[_PROTOCOL.value](server, _MODEL.value, _VERSION.value, _SIGNATURE.value)
         answers = ask(transport, [file.read_bytes() for file in files], deadline=_DEADLINE.value)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import resource
 import time
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from awp_tf.continual.state import Lifetime
 from awp_tf.continual.tasks import Task, heads
 from awp_tf.continual.trainer import ContinualTrainer
 from awp_tf.data import Batches
+from awp_tf.infra import memory
 from awp_tf.infra.checkpoints import Checkpoints, noise_states, save_network
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_text
@@ -206,7 +206,7 @@ class Loop:
             "basis_seconds": finding,
             "basis_numbers": sum(k * d for k, d in self._trainer.bases.sizes().values()),
             "memory_images": len(self._memory),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_bytes": memory.peak(),
         }
 
     def _say(self, task: Task, measured: Measured) -> None:

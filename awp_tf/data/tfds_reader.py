@@ -67,10 +67,8 @@ def _download(builder: Any, name: str) -> None:
         )
     try:
         builder.download_and_prepare()
-    except (OSError, AssertionError) as error:
-        raise UserError(
-            f"{name}: could not be downloaded to {builder.data_dir}; {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # TFDS raises many kinds: a server's answer, a checksum, an archive, a disk
+        raise UserError(f"{name}: could not be downloaded to {builder.data_dir}; {first_line(error)}") from error
 
 
 def _online() -> bool:

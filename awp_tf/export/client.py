@@ -4,9 +4,11 @@ Request and answer forms: TF Serving's PredictionService (predict.proto) and its
 """
 
 import base64
+import http.client
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -132,7 +134,7 @@ class Rest:
         """See Grpc; the address is for instance localhost:8501."""
         place = f"/versions/{version}" if version is not None else ""
         self._signature = signature
-        self._url = f"http://{address}/v1/models/{model}{place}:predict"
+        self._url = f"http://{address}/v1/models/{urllib.parse.quote(model)}{place}:predict"
 
     def __call__(self, images: Sequence[bytes], seconds: float) -> list[Prediction]:
         """See Transport."""
@@ -153,6 +155,10 @@ class Rest:
             ) from error
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
             raise Unavailable(str(error)) from error
+        except http.client.HTTPException as error:
+            raise UserError(
+                f"{self._url}: expected the REST port of a server, such as localhost:8501, received {error!r}."
+            ) from error
 
         def columns() -> dict[str, np.ndarray]:
             rows = json.loads(content)["predictions"]
@@ -162,6 +168,10 @@ class Rest:
 
 
 TRANSPORTS: dict[str, Callable[..., Transport]] = {"grpc": Grpc, "rest": Rest}
+SERVERS = {
+    "grpc": "localhost:8500",
+    "rest": "localhost:8501",
+}  # where a server listens unless told otherwise
 
 
 def _pixels(images: Sequence[bytes]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from awp_tf.infra.errors import positive
@@ -29,6 +30,19 @@ def _limits(root: pathlib.Path) -> Iterator[pathlib.Path]:
             group = pathlib.PurePosixPath(path.lstrip("/"))
             name = "memory.limit_in_bytes" if controllers else "memory.max"
             yield from (mounted / controllers / parent / name for parent in (group, *group.parents))
+
+
+def peak(process: int | str = "self") -> int:
+    """Bytes that a process has had in memory at most; 0 where that is not known: it is gone, or this is no Linux.
+
+    Not by getrusage: there a process begins with the peak of the one that started it.
+    """
+    status = _ROOT / "proc" / str(process) / "status"
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def default_room() -> int:

@@ -16,17 +16,20 @@ from awp_tf.infra.signals import Interrupt, Interrupted
 
 
 class Worker:
-    """Carries out one run at a time, on cores of its own."""
+    """Carries out one run at a time, on cores and GPUs of its own."""
 
-    def __init__(self, runs: pathlib.Path, interrupt: Interrupt, cores: Sequence[int]) -> None:
+    def __init__(
+        self, runs: pathlib.Path, interrupt: Interrupt, cores: Sequence[int], environment: Mapping[str, str] = {}
+    ) -> None:
         """Nothing starts yet.
 
         Args:
             runs: Where run folders go.
             interrupt: Asked every second whether to stop.
             cores: Which CPU cores its processes may use.
+            environment: What else they are told: see shares_of_gpus.
         """
-        self._runs, self._interrupt, self._cores = runs, interrupt, cores
+        self._runs, self._interrupt, self._cores, self._environment = runs, interrupt, cores, environment
 
     def run(self, name: str, commands: Mapping[str, Sequence[str]]) -> dict[str, float]:
         """Starts commands one after the other; returns seconds by command, of interrupted attempts too.
@@ -48,7 +51,11 @@ class Worker:
     def _start(self, command: Sequence[str], log: pathlib.Path) -> None:
         with log.open("a", encoding="utf-8") as stream:
             process = subprocess.Popen(
-                [sys.executable, *command], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+                [sys.executable, *command],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **self._environment},
             )
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(process.pid, self._cores)
@@ -95,3 +102,16 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
     if jobs > len(cores):
         raise UserError(f"jobs: expected at most the {len(cores)} CPU cores of this machine, received {jobs}.")
     return [cores[index::jobs] for index in range(jobs)]
+
+
+def shares_of_gpus(jobs: int, count: int) -> list[dict[str, str]]:
+    """What tells the processes of each job which GPUs are theirs; jobs that are more than there are share them.
+
+    Args:
+        jobs: At a time.
+        count: How many GPUs there are.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    ids = listed.split(",")[:count]
+    own = [ids[index::jobs] or ids[index % count :][:1] for index in range(jobs)] if ids and count else []
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in own] or [{}] * jobs

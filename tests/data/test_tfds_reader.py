@@ -53,6 +53,18 @@ def test_any_answer_is_a_network(monkeypatch):
     assert tfds_reader._online()
 
 
+def test_what_a_server_answers_in_place_of_the_data_is_one_line(monkeypatch):
+    class Builder:
+        data_dir = "/data"
+
+        def download_and_prepare(self):
+            raise RuntimeError("Failed to get url https://data.example\nHTTP code: 503.")
+
+    monkeypatch.setattr(tfds_reader, "_online", lambda: True)
+    with pytest.raises(UserError, match=r"^mine: could not be downloaded to /data; Failed to get url .*example$"):
+        tfds_reader._download(Builder(), "mine")
+
+
 def prepared(
     folder,
     *,

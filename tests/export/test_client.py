@@ -164,6 +164,12 @@ def test_what_the_server_refuses_is_not_tried_again(protocol, servers):
     assert len(servers.predictor.asked) + len(servers.http.asked) == before + 1
 
 
+@pytest.mark.parametrize("address", [None, "localhost:abc", "local host:8501"])
+def test_what_is_no_rest_port_is_one_line(address, servers):
+    with pytest.raises(UserError, match=r"^http://.*: expected the REST port of a server, such as localhost:8501"):
+        ask(Rest(address or servers.addresses["grpc"], "net"), FILES)
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_a_server_that_is_starting_is_asked_again(protocol):
     with Servers(unavailable=2) as both:

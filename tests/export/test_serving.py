@@ -95,6 +95,9 @@ def test_onnx_runtime_answers_as_the_network_does(servable, tmp_path):
     assert json.loads((tmp_path / "net.json").read_text())["evaluated"] is False
     with pytest.raises(UserError, match="is there already"):
         export_onnx(servable, str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: cannot be written .*; choose another folder"):
+        export_onnx(servable, str(tmp_path / "file"))
 
 
 @pytest.mark.slow

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from awp_tf.infra import memory
@@ -33,3 +37,13 @@ def test_the_limit_of_a_job_is_seen_also_where_that_of_its_machine_is_higher(gro
     assert memory.machine(tmp_path) == memory.machine(tmp_path / "nowhere")
     write(limit, "100000\n")
     assert memory.machine(tmp_path) == 100000
+
+
+def test_the_peak_of_a_process_is_its_own():
+    block = np.ones(2**27, np.uint8)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as small:
+        found = memory.peak(), memory.peak(small.pid)
+        small.communicate()
+    assert block.nbytes < found[0] < 2**40
+    assert 0 < found[1] < 2**27
+    assert memory.peak("nobody") == 0

@@ -199,3 +199,16 @@ def test_averages_and_mixes_are_bound_by_name():
 def test_a_setting_of_an_earlier_version_names_the_one_in_its_place():
     with pytest.raises(UserError, match=r"named 'ema_decay'. Say Recipe\.averaging = @EMA and EMA\.decay instead\."):
         _cli.parse(["gin/at.gin"], ["Recipe.ema_decay=0.9"])
+
+
+def test_a_path_may_look_like_a_macro():
+    text = _cli.parse(["gin/at.gin", "gin/data/npz.gin"], ["PATH='/data/100%real @night/it.npz'"])
+    assert "100%real" in text
+    with pytest.raises(UserError, match=r"^%real: no file gives this macro a value"):
+        _cli.parse(["gin/at.gin", "gin/data/npz.gin"], ["PATH=%real"])
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_file_of_ones_own_may_include_a_recipe(quote, tmp_path):
+    (tmp_path / "mine.gin").write_text(f"include {quote}gin/at_awp.gin{quote}\nEPOCHS = 7\n")
+    assert "EPOCHS = 7" in _cli.parse([str(tmp_path / "mine.gin")], [])
