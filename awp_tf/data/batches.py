@@ -204,7 +204,7 @@ def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Sp
 
     Args:
         split: All training images.
-        count: How many to hold out: a whole number, a fraction below 1, or None for 1,000 or 2 %,
+        count: How many to hold out: a whole number, a fraction below 1, or None for 1,000 or a tenth,
             whichever is less.
         seed: What the draw depends on; its own, so that runs with other seeds share the split.
 
@@ -213,7 +213,7 @@ def hold_out(split: Split, count: int | float | None, seed: int = 0) -> tuple[Sp
     """
     total = len(split)
     if count is None:
-        count = min(1000, max(1, round(0.02 * total)))
+        count = min(1000, max(1, round(0.1 * total)))
     elif isinstance(count, float) and 0 < count < 1:
         count = round(count * total)
     if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < total:

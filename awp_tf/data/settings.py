@@ -23,7 +23,7 @@ class Data:
         batch_size: Over all replicas together.
         augment: Done to training images.
         validation: How many training images (or which fraction below 1) are held out to choose the
-            best network; None is 1,000 or 2 %, whichever is less.
+            best network; None is 1,000 or a tenth, whichever is less.
         validation_seed: Which ones; the same for all runs unless changed.
         limit: Use only so many training images; None uses all.
         extra: Adds pseudo-labelled or generated images to every batch.

@@ -70,7 +70,7 @@ def test_validation_images_are_held_out_by_their_own_seed():
     assert set(hold_out(numbered(200), 50, seed=2)[1].labels) != set(validation.labels)
 
 
-@pytest.mark.parametrize(("total", "count", "held"), [(200, 0.25, 50), (200, None, 4), (250, 7, 7)])
+@pytest.mark.parametrize(("total", "count", "held"), [(200, 0.25, 50), (200, None, 20), (250, 7, 7)])
 def test_how_many_are_held_out(total, count, held):
     assert len(hold_out(numbered(total), count)[1]) == held
 
