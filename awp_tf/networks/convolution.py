@@ -4,11 +4,13 @@ With AVX-512 oneDNN's kernels work along the rows of an image, and rows of 4 or 
 the last two stages of a network of CIFAR-10 run at a quarter to three quarters of the speed of the first. Matrix
 products have no such rows. Without AVX-512, as on most laptops, forward passes of all stages run at the speed of a
 matrix product, by oneDNN or Eigen, but gradients of images at a sixth to three quarters of that, and all gradients in
-16 bits at a thirtieth.
+16 bits at a thirtieth. Of strided 1x1 convolutions of fewer than 8 channels oneDNN's gradient of the kernel writes
+beyond its memory there (TensorFlow 2.21), so these are computed without a stride.
 """
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from awp_tf.prepared import ready_of
 _KERAS_OWN = contextvars.ContextVar("_KERAS_OWN", default=False)
 _MOST_PIXELS = 64
 _FEWEST_CHANNELS = 16
+_REGISTER = 8  # numbers in a register of AVX2
 
 
 class _Form(NamedTuple):
@@ -40,7 +43,7 @@ class _Form(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="awp_tf")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' Conv2D; unstrided 3x3 convolutions take a faster form on a CPU, with the same weights."""
+    """Keras' Conv2D; some convolutions take another form on a CPU, with the same weights."""
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights, and notes the size of images."""
@@ -110,10 +113,17 @@ def _keras_is_best() -> bool:
 def _form(layer: Conv2D, shape: tuple[int | None, ...], dtype: tf.DType) -> _Form | None:
     """The fastest form that is known for a layer and inputs [B, *shape]; None is Keras' own."""
     height, width, channels = shape
-    if _keras_is_best() or not _unstrided(layer) or (channels or 0) < _FEWEST_CHANNELS:
+    if _keras_is_best():
         return None
-    if not has_avx512():
-        return _TURNED
+    if layer.kernel_size == (1, 1) and max(layer.strides) > 1 and (channels or 0) < _REGISTER:
+        return _sliced(*layer.strides)
+    if not _unstrided(layer) or (channels or 0) < _FEWEST_CHANNELS:
+        return None
+    return _of_images(height, width, dtype) if has_avx512() else _TURNED
+
+
+def _of_images(height: int | None, width: int | None, dtype: tf.DType) -> _Form | None:
+    """That of an unstrided 3x3 convolution with AVX-512."""
     if not (height and width) or height * width > _MOST_PIXELS:
         return None
     if dtype.size == 2:  # too few bits for winograd
@@ -129,6 +139,12 @@ def _unstrided(layer: Conv2D) -> bool:
         "same",
         CHANNELS_LAST,
     )
+
+
+@functools.cache
+def _sliced(down: int, right: int) -> _Form:
+    """A strided 1x1 convolution as an unstrided one of the pixels that it sees."""
+    return _Form(lambda x, kernel: tf.nn.conv2d(x[:, ::down, ::right], kernel, 1, "VALID"))
 
 
 _UNPREPARED = _Form(lambda inputs, _: inputs)

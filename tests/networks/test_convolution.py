@@ -1,5 +1,10 @@
 """Which form of a convolution is chosen, and what is made ready for it."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -178,3 +183,39 @@ def test_a_strided_convolution_is_padded_on_both_sides(tmp_path):
     assert network(image)[0, 0, 0, 0] == 16
     network.save(tmp_path / "x.keras")
     assert isinstance(keras.models.load_model(tmp_path / "x.keras").layers[-1], Conv2D)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_strided_convolution_of_few_channels_is_that_of_keras(size, rng):
+    x = tf.constant(rng.normal(size=(2, size, size, 3)), tf.float64)
+    found = []
+    for kind in (Conv2D, keras.layers.Conv2D):
+        layer = kind(5, 1, 2, "same", "channels_last", use_bias=False, dtype="float64")
+        layer.build(x.shape)
+        layer.kernel.assign(np.arange(15.0).reshape(1, 1, 3, 5))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            value = tf.reduce_sum(tf.sin(y))
+        found.append([y, *tape.gradient(value, [x, layer.kernel.value])])
+    for ours, of_keras in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, of_keras, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_very_narrow_networks_do_not_end_the_process_where_onednn_has_avx2_only():
+    code = """
+import tensorflow as tf
+from awp_tf.networks import preact_resnet18
+network = preact_resnet18(shape=(32, 32, 3), classes=4, width=4)
+for _ in range(5):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(network(tf.random.normal([7, 32, 32, 3]), training=True) ** 2)
+    tape.gradient(loss, [v.value for v in network.trainable_variables])
+"""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "MALLOC_CHECK_": "3"}
+    checked = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")  # of glibc: memory is looked at when freed
+    if checked.exists():
+        environment["LD_PRELOAD"] = str(checked)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
