@@ -111,11 +111,11 @@ class AutoAttack:
     def _makers(self, classes: int) -> Mapping[str, Callable[[], Search]]:
         threat, n, targets = self.threat, self.iterations, min(_TARGETS, classes - 1)
         eot = _EOT if self.version == "rand" else 1
-        targeted, loss = ("dlr" if classes >= least else "margin" for least in _DLR_CLASSES.values())
+        loss = {name: "dlr" if classes >= least else "margin" for name, least in _DLR_CLASSES.items()}
         return {
             "apgd-ce": lambda: APGD(threat, "ce", n, eot=eot),
-            "apgd-dlr": lambda: APGD(threat, loss, n, eot=eot),
-            "apgd-t": lambda: APGD(threat, f"targeted-{targeted}", n, targets=targets, eot=eot),
+            "apgd-dlr": lambda: APGD(threat, loss["apgd-dlr"], n, eot=eot),
+            "apgd-t": lambda: APGD(threat, f"targeted-{loss['apgd-t']}", n, targets=targets, eot=eot),
             "fab": lambda: FAB(threat, n, restarts=5, targets=0),
             "fab-t": lambda: FAB(threat, n, targets=targets),
             "square": lambda: Square(threat, self.queries),
