@@ -168,10 +168,8 @@ class Rest:
 
 
 TRANSPORTS: dict[str, Callable[..., Transport]] = {"grpc": Grpc, "rest": Rest}
-SERVERS = {
-    "grpc": "localhost:8500",
-    "rest": "localhost:8501",
-}  # where a server listens unless told otherwise
+# Where a server listens unless told otherwise.
+SERVERS = {"grpc": "localhost:8500", "rest": "localhost:8501"}
 
 
 def _pixels(images: Sequence[bytes]) -> np.ndarray:
