@@ -10,6 +10,7 @@ import sys
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -80,6 +81,20 @@ def test_the_example_from_python_trains_a_robust_network(tmp_path):
     assert found.keys() == {"clean", "PGD-10"}
     assert found["clean"] > 0.9
     assert 0.4 < found["PGD-10"] < found["clean"]
+
+
+@pytest.mark.slow
+def test_ones_own_images_train_and_are_evaluated(tmp_path, rng):
+    for kind in ("rose", "tulip"):
+        (tmp_path / "flowers" / kind).mkdir(parents=True)
+        for number in range(50):
+            pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / "flowers" / kind / f"{number}.jpg")
+    lines = re.search(r"## Your own images.*?```\n(.*?)```", README, re.DOTALL)[1].replace("\\\n", " ").splitlines()
+    train, evaluate = ([part.replace("/data/flowers", "flowers") for part in shlex.split(line)[1:]] for line in lines)
+    small = ["--gin_bindings=EPOCHS=1", "--gin_bindings=preact_resnet18.width=2"]
+    assert "so of every class some are kept for the test: 20 images" in run(*train, *small, cwd=tmp_path)
+    assert "worst case" in run(*evaluate, "--attacks=pgd-2", "--check_examples=10", cwd=tmp_path)
 
 
 @pytest.mark.slow
