@@ -38,8 +38,8 @@ class FreeTrainer(RobustTrainer):
             **settings: See RobustTrainer; steps_per_epoch counts updates, replays of them a batch.
 
         Raises:
-            UserError: The attack is no PGD or has a precision of its own, or weights are perturbed: that would need
-                gradients of its own.
+            UserError: The attack is no PGD or has a precision of its own, weights are perturbed (that would need
+                gradients of its own), the method is Standard, or alternations or accumulation are not 1.
         """
         super().__init__(network, **settings)
         at_least("FreeTrainer.replays", replays, 1)

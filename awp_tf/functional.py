@@ -138,17 +138,23 @@ def compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
     return tf.function(function, jit_compile=True, autograph=False) if jit else function
 
 
-def require_synchronizable(network: keras.Model, *, jit: bool, in_loop: bool) -> None:
+def require_synchronizable(network: keras.Model, *, jit: bool, attacked: bool, in_parts: bool) -> None:
     """Raises UserError where statistics over all replicas would meet inside a compiled function or a loop.
 
     Args:
         network: Whose layers may be synchronized.
         jit: Whether XLA compiles its passes.
-        in_loop: Whether the attack's loop is in training mode.
+        attacked: Whether the attack's loop has passes in training mode.
+        in_parts: Whether the loop over the parts of a batch has.
     """
     synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
-    if synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1 and (jit or in_loop):
-        why = "XLA (say xla=False)" if jit else "an attack in training mode (say attack_in_training_mode=False)"
+    against = {
+        "XLA (say xla=False)": jit,
+        "an attack in training mode (say attack_in_training_mode=False)": attacked,
+        "a batch in parts (say accumulation=1)": in_parts,
+    }
+    why = next((reason for reason, is_so in against.items() if is_so), None)
+    if why and synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise UserError(f"{network.name}: synchronized=True on several devices does not work with {why}.")
 
 

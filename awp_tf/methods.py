@@ -57,8 +57,8 @@ class AT:
     """Adversarial training, PGD-CE (Madry et al., ICLR 2018, eq. 2.1).
 
     Attributes:
-        attack_in_training_mode: True as in the AWP authors' AT code; False costs less and couples
-            no two images of a batch.
+        attack_in_training_mode: True as in the AWP authors' AT code; False couples no two images of
+            a batch, at about the same cost.
 
     Example:
         >>> import tensorflow as tf

@@ -1,8 +1,9 @@
 """A global batch that does not fit into memory: its passes are made on one part of it after another.
 
 Micro-batches are to time what replicas are to space: gradients add up to that of the whole batch, in the search for the
-worst weights, too, so the step is the same, but for layers that couple the images of a batch. BatchNorm normalises each
-part by its own statistics, and its running statistics move by the mean over the parts, as they do over replicas.
+worst weights, too, so the step is the same, but for what couples the images of a batch: SoftLabelTRADES, and BatchNorm,
+which normalises each part by its own statistics; its running statistics move by the mean over the parts, as they do
+over replicas.
 """
 
 from typing import Any

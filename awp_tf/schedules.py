@@ -96,7 +96,7 @@ class Piecewise(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Schedule):
-    """From `initial` to 0 along half a cosine."""
+    """From `initial` to 0 along half a cosine (Loshchilov and Hutter, ICLR 2017, without restarts)."""
 
     initial: float
     epochs: int

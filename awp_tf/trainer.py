@@ -83,16 +83,19 @@ class RobustTrainer(keras.Model):
             attacked: The same network built in another precision, which the attack sees, at the weights of network;
                 its own are not used. None is network itself.
             perturbation: Maximises the outer loss over weights.
-            perturb_from: After how many epochs; before that the weights are not perturbed.
+            perturb_from: After how many epochs, of steps_per_epoch updates; before that the weights are not perturbed.
             transform: Changes the gradient of the global batch before the optimizer takes it.
-            weight_decay: Times the (perturbed) weights, added to every gradient.
+            weight_decay: Times the perturbed weights (SAM, ASAM: the weights themselves), added to every gradient.
             alternations: How often attack and perturbation take turns (A in the paper).
             accumulation: Into how many parts a replica's share is cut, which pass through the network one after the
                 other (awp_tf.micro_batches): for a batch that does not fit into memory.
             m_sharpness: Each replica takes the worst weights of its own share of the batch, as SAM does (Foret et al.,
                 ICLR 2021, section 4.1), in place of those of the whole batch (AWP): a reduction of gradients less.
-            averaging: Latest, EMA or SWA; called with network.
-            steps_per_epoch: The epoch of schedules inside method, attack and perturbation.
+            averaging: Latest, EMA or SWA; called with network. What fit and evaluate report is of network; save and
+                ModelCheckpoint keep averaged.network. After fit, call averaged.refresh(batches, epochs) where its
+                BatchNorm statistics are to be "recalibrated" (SWA's default); pipelines.train does so.
+            steps_per_epoch: How many updates an epoch has, for perturb_from, SWA, and schedules in method, attack,
+                perturbation and transform; with 1 they all count updates.
             seed: What all noise depends on.
             xla: Compile attack and gradients; "auto" does so where there is a GPU.
 
@@ -107,7 +110,7 @@ class RobustTrainer(keras.Model):
         at_least("RobustTrainer.accumulation", accumulation, 1)
         require_logits(network)
         jit = uses_xla(xla)
-        require_synchronizable(network, jit=jit, in_loop=method.attack_in_training_mode or accumulation > 1)
+        require_synchronizable(network, jit=jit, attacked=method.attack_in_training_mode, in_parts=accumulation > 1)
         if not isinstance(perturbation, Perturbation):
             raise UserError(
                 f"RobustTrainer.perturbation: expected a Perturbation, received {perturbation!r}; subclass it."
@@ -188,7 +191,7 @@ class RobustTrainer(keras.Model):
         return {**dict(zip(("loss", *sizes), means, strict=True)), **self._scale_log(now), **measured}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """Accuracy on clean images and under the training attack, the network in evaluation mode."""
+        """Accuracy of network (not of its average), clean and under the training attack, in evaluation mode."""
         batch = examples(data, self.network.outputs[0].shape[-1])
         predict, x, labels = predictor(self.network), batch.x, classes_of(batch.y)
         epoch = tf.cast(self.optimizer.iterations.value, tf.float64) / self.steps_per_epoch

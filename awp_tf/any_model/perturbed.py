@@ -82,7 +82,8 @@ class PerturbedModel(Wrapper):
     """What `perturbed` makes; `network` is the model itself, and all there is to save.
 
     compile hands everything to network, whose losses, metrics, test_step and predict_step are used. Metrics of training
-    are those at the weights themselves, on what the attack made of the inputs.
+    are those of the first pass, on what the attack made of the inputs: at the weights themselves, but for
+    RandomPerturbation and RAT around Identity, which make no pass there: at the perturbed ones.
 
     Attributes:
         network: The model, trained in place; compiled, too, so it can be saved, and go on with plain `fit`.

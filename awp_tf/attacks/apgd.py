@@ -49,7 +49,7 @@ class APGDState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class APGD:
-    """Follows the official code to the letter, where it differs from the paper too.
+    """As the code of Croce and Hein (fra31/auto-attack) has it, where that differs from their paper too.
 
     Attributes:
         threat: The ball.

@@ -62,7 +62,7 @@ class Cascade(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AutoAttack:
-    """The ensemble whose robust accuracy RobustBench lists.
+    """The ensemble whose robust accuracy RobustBench lists (Croce and Hein, ICML 2020).
 
     With K < 10 classes, K - 1 targets are tried; with K < 4 the targeted DLR loss is not defined, nor with K < 3 the
     other, and the margin takes its place. All this, and every other departure from the standard version, is remarked.

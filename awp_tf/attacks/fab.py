@@ -36,7 +36,7 @@ class FABState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FAB:
-    """Minimises the norm; epsilon only decides whether what was found counts.
+    """Minimises the norm (Croce and Hein, ICML 2020); epsilon only decides whether what was found counts.
 
     For images that are classified correctly, as Croce and Hein's code; a step onto the boundary of one
     target class, or (targets = 0) of the class whose boundary is nearest at the point.

@@ -59,7 +59,7 @@ class UniformStart:
 
 @dataclasses.dataclass(frozen=True)
 class GaussianStart:
-    """Near the image: std * N(0, 1), as TRADES and MART do, whose objectives are flat at x itself.
+    """Near the image: std * N(0, 1), as TRADES and MART do; at x itself TRADES' KL has no gradient.
 
     Attributes:
         std: Standard deviation in units of [0, 1] pixels.
@@ -94,6 +94,10 @@ class Attack(Protocol):
             x: Images in [0, 1], shape [B, H, W, C].
             seed: What the attack's noise depends on.
             start: Images to continue from, in place of the attack's own start.
+
+        Raises:
+            UserError: Images are outside [0, 1] (of PGD and NFGSM; in a graph tf.errors.InvalidArgumentError, under XLA
+                nothing).
         """
         ...
 
@@ -113,7 +117,7 @@ class Clean:
 
 @dataclasses.dataclass(frozen=True)
 class PGD:
-    """Repeats: one steepest ascent step, back into the ball, back into the pixel box.
+    """Repeats: one steepest ascent step, back into the ball, back into the pixel box (Madry et al., ICLR 2018).
 
     Attributes:
         threat: The ball.

@@ -18,7 +18,7 @@ class SquareState(NamedTuple):
     """What the attack remembers of each image; see Search for fooled and adversarial.
 
     Attributes:
-        noise: All uniform numbers of the run, [B, queries, numbers a query].
+        noise: All uniform numbers of the run, [B, queries + 1, numbers a query].
         best: The image with the lowest margin so far.
         margin: Of the true class at best, z_y - max z_k; the search ends at 0 or below.
         queries: How many images were classified.
@@ -34,7 +34,7 @@ class SquareState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """Changes one window at a time and keeps what lowers the margin.
+    """Changes one window at a time and keeps what lowers the margin (Andriushchenko et al., ECCV 2020).
 
     As the official code, but each image has windows of its own where there a whole batch shares them.
 

@@ -30,7 +30,8 @@ class Learner:
         method: Inner objective and outer loss.
         attack: Searches the worst inputs.
         perturbation: Searches the worst weights: FS, LookAhead, or any other. BatchNorm keeps the statistics of passes
-            at the nearby points, whatever bn_update says; an early stop shortens steps of FS and LookAhead alone.
+            at the nearby points (with plain_descent: at the weights), whatever bn_update says; an early stop shortens
+            steps of FS and LookAhead alone.
         memory: How many images of earlier tasks are kept; as many as a batch has are drawn for each step.
         basis: How gradient bases are found; NoBasis() is none.
         importance: Of the bases' directions.

@@ -94,7 +94,7 @@ class Grpc:
             model: The name it is served under.
             version: None is the one that the server thinks best.
             signature: serving_bytes, to which image files are sent as they are, or one that takes pixels, for
-                instance task_1: then images have to be of the network's size.
+                instance task_1: then images have to be of the network's size and channels.
 
         Raises:
             UserError: The extra "serving" is not installed.

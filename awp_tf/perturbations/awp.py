@@ -75,7 +75,7 @@ class AWP(Perturbation):
 
 @dataclasses.dataclass(frozen=True)
 class RandomPerturbation(Perturbation):
-    """The paper's control (RWP): the length of AWP in a random direction, fresh at every step.
+    """The control of AWP's authors (RWP; Wu et al., 2020): its length in a random direction, fresh at every step.
 
     Attributes:
         gamma: ||v_l|| / ||w_l||.

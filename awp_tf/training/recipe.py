@@ -47,7 +47,7 @@ class Recipe:
         weight_decay: Coupled, taken at the perturbed weights (by SAM at the weights themselves).
         alternations: How often attack and perturbation take turns.
         accumulation: Into how many parts a device's share of a batch is cut, so that one at a time is held in memory
-            (awp_tf.micro_batches); the step stays that of the whole batch.
+            (awp_tf.micro_batches); the step is that of the whole batch, but for BatchNorm and SoftLabelTRADES.
         m_sharpness: On several devices, each takes the worst weights of its own share of a batch, not of the whole
             batch: see RobustTrainer.
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and

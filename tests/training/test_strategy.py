@@ -64,6 +64,7 @@ def test_without_a_gpu_one_cpu_is_used_and_it_can_be_sliced():
             {"method": AT(attack_in_training_mode=True)},
             r"an attack in training mode \(say attack_in_training_mode=False\)",
         ),
+        ({"accumulation": 2}, r"a batch in parts \(say accumulation=1\)"),
     ],
 )
 def test_synchronized_statistics_are_refused_where_replicas_cannot_meet(settings, why):
