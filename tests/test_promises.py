@@ -169,11 +169,17 @@ def test_an_attack_never_ends_below_its_start(row, threat):
         assert (end.numpy() >= start.numpy() - 1e-12).all()
 
 
+# Threats and noise under XLA have tests of their own, below and in test_noise.py.
+COMPILED = [
+    *((name, LINF) for name in ("n-fgsm", "pgd", "restarts", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "spsa")),
+    *((name, L2_BALL) for name in ("pgd", "apgd-ce", "fab-t", "square")),
+]
+
+
 @pytest.mark.slow
-@every_attack
-@attacks_and_threats
-def test_xla_finds_what_the_plain_attack_finds(row, threat):
-    of, attack = case(), row.make(threat)
+@pytest.mark.parametrize(("name", "threat"), COMPILED, ids=repr)
+def test_xla_finds_what_the_plain_attack_finds(name, threat):
+    of, attack = case(), ROWS[name].make(threat)
     compiled = tf.function(lambda x, y, image: attacked(attack, Case(of.predict, x, y, image)), jit_compile=True)
     for one, other in zip(attacked(attack, of), compiled(of.x, of.y, of.image), strict=True):
         # XLA has a tanh of its own, whose last digits eight steps enlarge.

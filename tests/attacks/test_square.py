@@ -103,7 +103,7 @@ def test_every_query_is_in_ball_and_box_on_images_of_any_shape(shape, threat, rn
         return tf.round(tf.reshape(z, [len(z), -1]) * 16) @ matrix  # no gradient to be had
 
     y = tf.argmax(predict(x), 1, output_type=tf.int32)
-    examples = examples_of(None, rank=2) if x is None else _examples(x, y)
+    examples = _examples(x, y)
     attack = Square(threat, queries=30)
     state = attack.begin(examples, seeds_of(examples), tf.constant(0))
     margins = []

@@ -87,4 +87,3 @@ def test_a_network_of_a_file_trains_on(commands, tmp_path):
     file = f"--network_file={tmp_path}/first/best.keras"
     after = train(commands, "trades_awp", tmp_path / "second", file, bindings=["EPOCHS=8"])
     assert after["test_robust"] > before["test_robust"]
-    all_that_follows(tmp_path / "second", "second")

@@ -15,8 +15,8 @@ from awp_tf.training.recipe import Recipe
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Recipes of pipelines.train; those of pipelines.continual include gin/continual.gin.
-LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if "include 'gin/defaults.gin'" in path.read_text())
+TRAINS = re.compile(r"^include 'gin/(defaults|rst|pretrain)\.gin'", re.MULTILINE)  # those of pipelines.train
+LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if TRAINS.search(path.read_text()))
 AXES = collections.defaultdict(list)
 for file in sorted((ROOT / "gin").glob("*/*.gin")):
     if file.parent.name not in ("studies", "tasks"):  # tasks are of continual learning

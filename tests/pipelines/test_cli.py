@@ -19,7 +19,8 @@ from awp_tf.training.recipe import Recipe
 from pipelines import _cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if "include 'gin/defaults.gin'" in path.read_text())
+TRAINS = re.compile(r"^include 'gin/(defaults|rst|pretrain)\.gin'", re.MULTILINE)  # those of pipelines.train
+LEAVES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if TRAINS.search(path.read_text()))
 DIGITS = ["--gin_file=gin/trades_awp.gin", "--gin_file=gin/digits.gin"]
 QUICK = ["--gin_bindings=EPOCHS=2", "--gin_bindings=test/Measurement.examples=100"]
 

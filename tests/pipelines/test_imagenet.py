@@ -9,6 +9,7 @@ import pytest
 SETTINGS = [
     *("EPOCHS=1", "BATCH_SIZE=4", "Data.validation=4", "image_folder.size=32", "image_folder.memory_gib=1e-5"),
     *("validation/PGD.steps=1", "test/PGD.steps=1", "test/Measurement.examples=8"),
+    *("application.name='MobileNet'", "application.settings={'alpha': 0.25}"),
 ]
 
 

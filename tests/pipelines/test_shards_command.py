@@ -4,7 +4,6 @@ import json
 import signal
 
 import keras
-import numpy as np
 import pytest
 
 from awp_tf.data import digits
@@ -61,23 +60,3 @@ def test_three_shards_one_of_them_killed_write_what_one_process_writes(started, 
     assert {**cards[0], "seconds": 0} == {**cards[1], "seconds": 0}
     assert 0 < cards[0]["accuracy"]["test"]["worst case"] < 1
     assert {file.name for file in out.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
-
-
-def test_another_count_of_shards_and_no_shards_at_all_are_refused_in_one_line(started, tmp_path):
-    finished(started(tmp_path / "out", "--attacks=fgsm", "--shard=1/3"))
-    for flags in (["--shard=2/4"], []):
-        (line,) = finished(started(tmp_path / "out", "--attacks=fgsm", *flags), 2).splitlines()[-1:]
-        assert line.startswith(
-            f"error: {tmp_path}/out: holds an evaluation of another machine (there: 3 shards; here: "
-        )
-    printed = finished(started(tmp_path / "out", "--attacks=fgsm", "--shard=0/8"), 2)
-    assert printed.splitlines()[-1].startswith("error: shard: expected one of how many, from 1 on: 1/8")
-
-
-def test_started_together_they_end_with_one_result(started, tmp_path):
-    processes = [started(tmp_path / "out", "--attacks=pgd-5", f"--shard={number}/2") for number in (1, 2)]
-    printed = [finished(process) for process in processes]
-    assert "worst case" in printed[0] + printed[1]
-    with np.load(tmp_path / "out" / "evaluation.npz") as arrays:
-        assert arrays["robust"].shape == (60,)
-    assert not (tmp_path / "out" / "state").exists()

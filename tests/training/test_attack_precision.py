@@ -85,12 +85,11 @@ def test_another_network_is_not_attacked_and_none_where_one_pass_serves_both(mak
         make(network(SHAPE, CLASSES), method=AT(), attack=ATTACK, attacked=attacked)
 
 
-@pytest.mark.parametrize(("policy", "least"), [(HALF, 0.95), ("mixed_float16", 0.99)])
 @pytest.mark.parametrize("settings", [{}, {"accumulation": 2}], ids=["whole", "in parts"])
-def test_replicas_and_parts_of_a_batch_are_attacked_in_it_too(settings, policy, least):
+def test_replicas_and_parts_of_a_batch_are_attacked_in_it_too(settings):
     strategy = mirrored(["CPU:0", "CPU:1"])
     with strategy.scope():
-        mixed, full = (trainer(attack_precision=name, **settings) for name in (policy, None))
+        mixed, full = (trainer(attack_precision=name, **settings) for name in (HALF, None))
     x, y = tiny_batch(8)
     shares = strategy.experimental_distribute_values_from_function(
         lambda context: tuple(t[4 * context.replica_id_in_sync_group :][:4] for t in (x, y))
@@ -101,9 +100,8 @@ def test_replicas_and_parts_of_a_batch_are_attacked_in_it_too(settings, policy, 
         tf.function(lambda batch, one=one: strategy.run(one.train_step, args=(batch,)), autograph=False)(shares)
         after = one.network.get_weights()
         moved.append([a - b for a, b in zip(after, before, strict=True)])
-    differ = any(np.any(one != other) for one, other in zip(*moved, strict=True))
-    assert differ == (policy == HALF)  # float16 turns no sign on so few pixels
-    assert cosine(*moved) > least
+    assert any(np.any(one != other) for one, other in zip(*moved, strict=True))
+    assert cosine(*moved) > 0.95
 
 
 def test_a_network_of_a_file_has_the_precision_of_its_file(tmp_path: pathlib.Path):

@@ -34,7 +34,7 @@ def steps_saved(folder):
 
 
 def test_a_killed_run_goes_on_from_the_middle_of_an_epoch_bit_for_bit(tmp_path):
-    loop, whole = make_loop(tmp_path / "whole")
+    loop, whole = make_loop(tmp_path / "whole", tiny_trainer(rate=0.05))
     loop.run()
     trainer = tiny_trainer(rate=0.05)
     die_after(6, trainer)  # of 3 steps an epoch
@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_from_the_middle_of_an_epoch_bit_for_bit(tmp_path):
     with pytest.raises(Exception, match="KilledError"):
         loop.run()
     assert steps_saved(tmp_path / "killed") == [4, 5]
-    loop, resumed = make_loop(tmp_path / "killed", checkpoint_minutes=60)
+    loop, resumed = make_loop(tmp_path / "killed", tiny_trainer(rate=0.05), checkpoint_minutes=60)
     loop.run()
     assert_same_weights(whole.network, resumed.network, rtol=0, atol=0)
     assert loop.progress.step == 9

@@ -22,9 +22,9 @@ SETTINGS = (
     "train.checkpoint_minutes=1e-6",  # after every step
 )
 AIMED = [
-    *(("replaced", n) for n in (1, 2, 3, 5, 8, 13)),
-    *(("written", n) for n in (1, 2, 4, 7)),
-    *(("measured", n) for n in (1, 3, 8)),
+    *(("replaced", n) for n in (1, 3, 8)),
+    *(("written", n) for n in (1, 4)),
+    *(("measured", n) for n in (1, 8)),
 ]
 
 
@@ -62,13 +62,17 @@ def assert_same(one, other, atol):
     assert not (other / "testing.json").exists()
 
 
-def test_twenty_kills_change_no_bit(commands, tmp_path):
+@pytest.fixture(scope="module")
+def whole(commands, tmp_path_factory):
+    return finish(commands, tmp_path_factory.mktemp("whole") / "whole")
+
+
+def test_kills_at_any_moment_change_no_bit(commands, whole, tmp_path):
     chance = random.Random(0)
-    moments = [*AIMED, *(("seconds", round(chance.uniform(1, 9), 2)) for _ in range(9))]
+    moments = [*AIMED, *(("seconds", round(chance.uniform(1, 9), 2)) for _ in range(4))]
     chance.shuffle(moments)
-    whole = finish(commands, tmp_path / "whole")
     folders, killed = kill_again_and_again(commands, tmp_path, moments)
-    assert killed >= 20 - len(folders), moments
+    assert killed >= 9 - len(folders), moments
     for folder in folders:
         assert_same(whole, folder, atol=0)
         assert (folder / "history.json").read_bytes() == (whole / "history.json").read_bytes()
@@ -84,8 +88,8 @@ def test_kills_on_two_replicas_change_nothing_but_rounding(commands, tmp_path):
         assert_same(whole, folder, atol=1e-12)
 
 
-def test_a_disk_that_fills_up_stops_the_run_cleanly_and_costs_nothing(commands, tmp_path):
-    whole, folder = finish(commands, tmp_path / "whole"), tmp_path / "run"
+def test_a_disk_that_fills_up_stops_the_run_cleanly_and_costs_nothing(commands, whole, tmp_path):
+    folder = tmp_path / "run"
     for n in (1, 4, 7):
         done = commands.train(*arguments(folder), kill=("full", n))
         assert done.returncode == 2
@@ -95,8 +99,8 @@ def test_a_disk_that_fills_up_stops_the_run_cleanly_and_costs_nothing(commands, 
     assert_same(whole, finish(commands, folder), atol=0)
 
 
-def test_a_checkpoint_that_finds_no_room_half_way_stops_the_run_cleanly_and_costs_nothing(commands, tmp_path):
-    whole, folder = finish(commands, tmp_path / "whole"), tmp_path / "run"
+def test_a_checkpoint_that_finds_no_room_half_way_stops_the_run_cleanly_and_costs_nothing(commands, whole, tmp_path):
+    folder = tmp_path / "run"
     assert commands.train(*arguments(folder), kill=("written", 4)).returncode == -9
     checkpoint = min(file.stat().st_size for file in (whole / "checkpoints").glob("*.data-*"))
     assert (whole / "last.keras").stat().st_size < checkpoint // 4 * 3  # so that it is a checkpoint that fails

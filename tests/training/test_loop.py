@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from helpers import assert_same_weights, tiny_split, tiny_trainer
 
-from awp_tf.attacks import PGD
+from awp_tf.attacks import PGD, Clean
 from awp_tf.data import Batches, NoAugment, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.run_folder import kept_epochs
 from awp_tf.infra.signals import Interrupted
+from awp_tf.methods import Standard
+from awp_tf.perturbations import Identity
 from awp_tf.threats import Linf
 from awp_tf.training import loop as loop_module
 from awp_tf.training.loop import Loop
@@ -21,8 +23,13 @@ from awp_tf.training.loop import Loop
 BATCHES = Batches(tiny_split(40), 16)  # 3 steps an epoch
 
 
+def plain():
+    """Ordinary training: enough where it does not matter what a step is."""
+    return tiny_trainer(rate=0.05, method=Standard(), attack=Clean(), perturbation=Identity())
+
+
 def make_loop(folder, trainer=None, *, epochs=3, batches=BATCHES, validate=None, **settings):
-    trainer = trainer or tiny_trainer(rate=0.05)
+    trainer = trainer or plain()
     if validate is None:
         evaluator = Evaluator(trainer.averaged.network, Measurement(PGD(Linf(8 / 255))).attacks)
 
@@ -58,7 +65,7 @@ def signal_after(steps, trainer):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    loop, trainer = make_loop(folder)
+    loop, trainer = make_loop(folder, tiny_trainer(rate=0.05))
     loop.run()
     return folder, trainer, loop
 
@@ -79,7 +86,7 @@ def test_history_holds_what_was_measured_after_each_epoch(uninterrupted):
 
 
 def test_networks_of_epochs_are_kept_where_asked_for(tmp_path, uninterrupted):
-    loop, _ = make_loop(tmp_path, keep_every=2)
+    loop, _ = make_loop(tmp_path, tiny_trainer(rate=0.05), keep_every=2)
     loop.run()
     kept = kept_epochs(tmp_path)
     assert list(kept) == [2]
@@ -95,12 +102,12 @@ def test_loop_and_fit_give_the_same_weights(uninterrupted):
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_resume_after_a_signal_equals_no_signal_bit_for_bit(tmp_path, uninterrupted, step):
-    loop, trainer = make_loop(tmp_path)
+    loop, trainer = make_loop(tmp_path, tiny_trainer(rate=0.05))
     signal_after(step, trainer)
     with pytest.raises(Interrupted, match="SIGTERM"):
         loop.run()
     assert not (tmp_path / "last.keras").exists()
-    loop, trainer = make_loop(tmp_path)
+    loop, trainer = make_loop(tmp_path, tiny_trainer(rate=0.05))
     loop.run()
     assert_same_weights(trainer.network, uninterrupted[1].network)
     assert loop.progress == uninterrupted[2].progress
@@ -111,11 +118,11 @@ def test_a_signal_during_validation_loses_no_training(tmp_path, uninterrupted):
         signal.raise_signal(signal.SIGINT)
         on_batch(1)
 
-    loop, _ = make_loop(tmp_path, validate=stop)
+    loop, _ = make_loop(tmp_path, tiny_trainer(rate=0.05), validate=stop)
     with pytest.raises(Interrupted, match="SIGINT"):
         loop.run()
     assert (loop.progress.step, loop.progress.epoch) == (3, 0)
-    loop, trainer = make_loop(tmp_path)
+    loop, trainer = make_loop(tmp_path, tiny_trainer(rate=0.05))
     loop.run()
     assert_same_weights(trainer.network, uninterrupted[1].network)
     assert loop.progress == uninterrupted[2].progress
@@ -142,7 +149,7 @@ def test_saved_networks_are_those_of_their_epochs(tmp_path):
     kept = {epoch: keras.models.load_model(file) for epoch, file in kept_epochs(tmp_path).items()}
     assert_same_weights(best, kept[2])
     assert_same_weights(last, kept[3])
-    trainer = tiny_trainer(rate=0.05)
+    trainer = plain()
     trainer.fit(BATCHES.dataset(0, 6), verbose=0, shuffle=False)
     assert_same_weights(best, trainer.network)
 
@@ -174,13 +181,13 @@ def test_patience_stops_early_and_keeps_the_last_network(tmp_path, capsys):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_state(tmp_path, bad):
-    trainer = tiny_trainer(rate=0.05)
-    plain = trainer.train_step
+    trainer = plain()
+    step_of = trainer.train_step
     poison = lambda step, loss: tf.where(step == 5, tf.constant(bad, loss.dtype), loss)  # noqa: E731
 
     def train_step(batch):
         step = tf.convert_to_tensor(trainer.optimizer.iterations.value)
-        logs = plain(batch)
+        logs = step_of(batch)
         return {**logs, "loss": poison(step, logs["loss"])}
 
     trainer.train_step = train_step
@@ -191,12 +198,12 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_s
 
 
 def test_an_epoch_of_which_no_step_was_taken_is_no_number_and_the_next_one_is(tmp_path):
-    trainer = tiny_trainer(rate=0.05)
-    plain = trainer.train_step
+    trainer = plain()
+    step_of = trainer.train_step
 
     def train_step(batch):
         step = tf.convert_to_tensor(trainer.optimizer.iterations.value)
-        logs = plain(batch)
+        logs = step_of(batch)
         loss = tf.where(step < 3, tf.constant(np.nan, logs["loss"].dtype), logs["loss"])
         return {**logs, "loss": loss, "loss_scale": tf.constant(1024.0)}
 
@@ -212,12 +219,12 @@ def test_in_float16_a_step_that_overflowed_is_left_out_while_the_scale_can_be_ha
     tmp_path, scale, goes_on, monkeypatch
 ):
     monkeypatch.setattr(loop_module, "_STEPS_PER_FETCH", 1)
-    trainer = tiny_trainer(rate=0.05)
-    plain = trainer.train_step
+    trainer = plain()
+    step_of = trainer.train_step
 
     def train_step(batch):
         step = tf.convert_to_tensor(trainer.optimizer.iterations.value)
-        logs = plain(batch)
+        logs = step_of(batch)
         loss = tf.where(step == 1, tf.constant(np.nan, logs["loss"].dtype), logs["loss"])
         return {**logs, "loss": loss, "loss_scale": tf.constant(scale)}
 

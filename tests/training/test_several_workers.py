@@ -66,9 +66,7 @@ def alone(tmp_path_factory, start):
 @pytest.mark.parametrize(
     ("workers", "settings"),
     [
-        (1, ("train.devices=2",)),
         (1, ("train.devices=4", "Recipe.accumulation=4")),
-        (2, ()),
         (2, ("Recipe.accumulation=4", "train.collectives='ring'")),
     ],
     ids=repr,
