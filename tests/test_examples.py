@@ -91,6 +91,7 @@ def test_labels_may_be_probabilities(method):
     trained = []
     for labels in (y, np.eye(4)[y], 0.6 * np.eye(4)[y] + 0.1):
         trainer = tiny_trainer(method=method)
+        trainer.run_eagerly = not isinstance(method, TRADES)  # Keras hands all of them on alike; tracing takes longest
         trainer.fit(x, labels, batch_size=8, shuffle=False, verbose=0)
         found = trainer.evaluate(x, labels, batch_size=8, verbose=0, return_dict=True)
         trained.append((trainer.network, found["clean_accuracy"]))
@@ -109,15 +110,14 @@ def test_smoothed_labels_give_the_loss_of_keras():
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", [TRADES(), MART()], ids=["trades", "mart"])
-def test_class_weights_are_the_sample_weights_of_each_class(method):
+def test_class_weights_are_the_sample_weights_of_each_class():
     split, of_class = tiny_split(16), {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}
     trained = []
     for settings in ({"class_weight": of_class}, {"sample_weight": np.array([of_class[y] for y in split.labels])}):
-        trainer = tiny_trainer(method=method)
+        trainer = tiny_trainer()
         trainer.fit(split.images, split.labels, batch_size=8, shuffle=False, verbose=0, **settings)
         trained.append(trainer.network)
-    unweighted = tiny_trainer(method=method)
+    unweighted = tiny_trainer()
     unweighted.fit(split.images, split.labels, batch_size=8, shuffle=False, verbose=0)
     assert_same_weights(*trained)
     with pytest.raises(AssertionError):

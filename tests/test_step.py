@@ -14,8 +14,7 @@ from awp_tf.perturbations import ASAM, AWP, SAM, Identity
 PLAIN = {"method": Standard(), "attack": Clean()}
 
 
-@pytest.mark.parametrize("kind", [SAM, ASAM])
-@pytest.mark.parametrize("method", [METHODS["standard"], METHODS["at"]], ids=["standard", "at"])
+@pytest.mark.parametrize(("kind", "method"), [(SAM, METHODS["at"]), (ASAM, METHODS["standard"])], ids=["sam", "asam"])
 def test_rho_zero_is_sgd_bit_for_bit(method, kind):
     trained = []
     for perturbation in (Identity(), kind(rho=0.0)):
