@@ -41,12 +41,11 @@ def keras_home(tmp_path_factory):
 
 def test_from_another_folder_with_keras_configured_for_other_projects(keras_home, tmp_path):
     environment = {"KERAS_HOME": str(keras_home), "KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"}
-    resnet = ["--gin_file=gin/networks/preact_resnet18.gin", "--gin_bindings=preact_resnet18.width=2"]
-    done = run(*SHORT, *resnet, *FEW, "--workdir=run", cwd=tmp_path, **environment)
+    done = run(*SHORT, *FEW, "--gin_bindings=small_cnn.width=2", "--workdir=run", cwd=tmp_path, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     code = (
         "import sys; import pipelines; import awp_tf.networks, keras; "
-        "print(keras.models.load_model('run/best.keras').get_layer('conv1').kernel.shape)"
+        "print(keras.models.load_model('run/best.keras').get_layer('conv1.1').kernel.shape)"
     )
     shape = run(line=[sys.executable, "-c", code], cwd=tmp_path).stdout
     assert shape.strip() == "(3, 3, 1, 2)"  # the grey channel, not the image's height

@@ -19,7 +19,7 @@ X = np.random.default_rng(0).uniform(size=(8, 8, 8, 1)).astype(np.float32)
 Y = np.arange(8, dtype=np.int32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
 
@@ -30,13 +30,18 @@ def shared(strategy, **changes):
     return step
 
 
+@pytest.fixture(scope="module")
+def whole(two):
+    return shared(two)
+
+
 def gradients(step):
     """How often gradients of all weights are added up."""
     return sum(len(group) == len(step.trainer.network.trainable_variables) for group in step.reductions)
 
 
-def test_m_sharpness_saves_one_reduction_of_all_gradients(two):
-    whole, own = shared(two), shared(two, m_sharpness=True)
+def test_m_sharpness_saves_one_reduction_of_all_gradients(two, whole):
+    own = shared(two, m_sharpness=True)
     assert gradients(whole) == gradients(own) + 1 > 1
     weights = sum(4 * int(np.prod(v.shape)) for v in whole.trainer.network.trainable_variables)
     assert whole.reduced_bytes - own.reduced_bytes == weights
@@ -53,10 +58,9 @@ def test_two_replicas_take_the_step_of_one(two):
     assert one.reductions == []
 
 
-def test_reductions_alone_are_those_of_the_step_and_leave_its_record(two):
-    step = shared(two)
-    before = list(step.reductions)
+def test_reductions_alone_are_those_of_the_step_and_leave_its_record(two, whole):
+    before = list(whole.reductions)
     with recorded(two) as seen:
-        alone = step.reduce_alone()
-    assert seen == before == step.reductions
+        alone = whole.reduce_alone()
+    assert seen == before == whole.reductions
     assert alone() == 0.0

@@ -24,7 +24,7 @@ from awp_tf.perturbations import AWP
 from awp_tf.threats import L2, Linf
 from awp_tf.training import final_test
 from awp_tf.training.loop import Loop
-from awp_tf.training.train import train
+from awp_tf.training.train import _perturbs, train
 
 DATA = Data(source, batch_size=16, validation=12)
 
@@ -129,14 +129,17 @@ def test_different_balls_can_be_meant(tmp_path):
     assert run(tmp_path / "a", epochs=1, validation=few, test=few, one_ball=False)["best"].keys() >= {"test_robust"}
 
 
-@pytest.mark.parametrize(
-    ("share", "warned"),
-    [(0.0, False), (0.045, False), (0.5, False), (0.99, True)],
-)
-def test_a_warm_up_that_never_ends_is_said_in_the_first_lines(share, warned, tmp_path, capsys):
-    run(tmp_path / "a", of=recipe(perturbation=AWP(0.05), perturb_from=share))
+def test_a_warm_up_that_never_ends_is_said_in_the_first_lines(tmp_path, capsys):
+    run(tmp_path / "a", of=recipe(perturbation=AWP(0.05), perturb_from=0.99))
     printed = capsys.readouterr().out
-    assert ("norm='layer', least_rank=2) never sets in" in "".join(printed.splitlines()[:6])) == warned
+    assert "norm='layer', least_rank=2) never sets in" in "".join(printed.splitlines()[:6])
+
+
+@pytest.mark.parametrize(("share", "perturbs"), [(0.0, True), (0.045, True), (0.5, True), (0.99, False)])
+def test_a_perturbation_sets_in_before_the_run_ends_or_never(share, perturbs):
+    made = recipe(perturbation=AWP(0.05), perturb_from=share)
+    trainer = made.trainer(SHAPE, CLASSES, epochs=2, steps_per_epoch=3, seed=0)
+    assert _perturbs(trainer, 2) == perturbs
 
 
 @pytest.mark.parametrize("gamma", [0.005, 0.05])
