@@ -101,18 +101,15 @@ def train(
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
         require_one_ball(_final_balls(attackers, epochs))
     with silent(not workers.is_chief):
-        with plainly_lost(workers):
-            source, batches, validation_split, identity = _load(
-                data, test, workers, seed, strategy.num_replicas_in_sync, recipe.dtype
-            )
+        source, batches, held_out, known = _load(data, test, workers, seed, strategy.num_replicas_in_sync, recipe.dtype)
         with strategy.scope(), plainly_lost(workers), plainly():
             trainer = recipe.trainer(
                 source.shape, source.classes, epochs=epochs, steps_per_epoch=batches.steps_per_epoch, seed=seed
             )
             require_readable(trainer.averaged.network)
-            monitor = Monitor(trainer, validation, batches.split, validation_split, recipe.dtype, workers)
-            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), identity):
-                print(_heading(source, batches, validation_split, trainer, folder.path, epochs, workers), flush=True)
+            monitor = Monitor(trainer, validation, batches.split, held_out, recipe.dtype, workers)
+            with _claimed(folder, workers, _hparams(recipe, data, epochs, seed, source), known):
+                print(_heading(source, batches, held_out, trainer, folder.path, epochs, workers), flush=True)
                 loop = Loop(
                     trainer,
                     batches,
@@ -152,7 +149,7 @@ def _load(
 
     The source's training images are those of the batches, or all of them would be in memory once more.
     """
-    with workers.together():
+    with plainly_lost(workers), workers.together():
         source, train, validation = data.load()
         batches = data.batches(source, train, seed, replicas, dtype)
         read_through(test.subset(source.test).images)
