@@ -145,9 +145,8 @@ def test_kernels_are_made_ready_outside_the_loop_of_an_attack(cpu, request):
 
     graph = tf.function(called_twice, autograph=False).get_concrete_function(weights).graph
     made = list(filter(is_made, graph.get_operations()))
-    fast = [
-        layer for layer in network.layers if isinstance(layer, Conv2D) and layer.prepared(tf.zeros(layer.kernel.shape))
-    ]
+    unstrided = [layer for layer in network.layers if isinstance(layer, Conv2D) and layer.strides == (1, 1)]
+    fast = [layer for layer in unstrided if layer.prepared(tf.zeros(layer.kernel.shape))]
     assert len(made) == len(fast) == 6
 
 
