@@ -20,6 +20,7 @@ import tensorflow as tf
 from awp_tf.evaluation.output import CARD
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.infra.files import local
+from awp_tf.infra.progress import duration
 from awp_tf.infra.result_folder import lock
 from awp_tf.infra.run_folder import read_run
 from awp_tf.infra.signals import Interrupt
@@ -36,7 +37,7 @@ _JOBS = absl.flags.DEFINE_integer(
     "jobs", 1, "Runs at a time; each gets an equal share of the CPU cores, and of the GPUs."
 )
 
-_WRITING = threading.Lock()
+_WRITING = threading.Lock()  # lines of the screen and the report, one worker at a time
 
 
 def run(argv: Sequence[str]) -> None:
@@ -54,6 +55,9 @@ def run(argv: Sequence[str]) -> None:
         if trial.name in known:
             _require_same(known[trial.name], trial, records)
     missing = [trial for trial in study.trials if trial.name not in known]
+    print(
+        f"{len(known)} of {len(study.trials)} runs are recorded; what a run says goes to {runs}/<run>.log", flush=True
+    )
     with lock(runs), Interrupt() as interrupt:
         records.mkdir(parents=True, exist_ok=True)
         gpus = shares_of_gpus(_JOBS.value, len(tf.config.list_physical_devices("GPU")))
@@ -83,7 +87,8 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
     """Carries out runs as long as there are any; returns the names of those that failed."""
     failed = []
     for trial in queue:
-        print(f"{trial.name}: begins", flush=True)
+        with _WRITING:
+            print(f"{trial.name}: begins", flush=True)
         try:
             folder = local(_RUNS.value) / trial.name
             seconds = worker.run(trial.name, commands(trial, folder, study))
@@ -98,7 +103,7 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
         last = record.result["last"]
         with _WRITING:
             numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
-            print(f"{trial.name}: {numbers}", flush=True)
+            print(f"{trial.name}: {numbers}, {duration(sum(seconds.values()))}", flush=True)
             write_record(record, output / "records" / f"{trial.name}.json")
             _report(study, output)
     return failed
