@@ -17,7 +17,7 @@ from awp_tf.infra.errors import UserError, first_line
 from awp_tf.infra.run_folder import parts_of
 
 from . import _parts
-from ._configurable import CONFIGURABLE, FORMER
+from ._configurable import CONFIGURABLE
 from ._slips import ROOT, did_you_mean, explain, place, require_used
 
 T = TypeVar("T")
@@ -45,9 +45,6 @@ def register() -> None:
     for thing in CONFIGURABLE:
         if thing.__name__ not in _known():
             gin.external_configurable(thing, thing.__name__)
-    for name, thing in FORMER.items():
-        if name not in _known():
-            gin.external_configurable(thing, name)
 
 
 def _known() -> set[str]:

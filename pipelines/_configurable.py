@@ -46,5 +46,3 @@ CONFIGURABLE = (
     *(Continual, Learner, Sharpness, Basis, NoBasis, Importance, EarlyStop, NoEarlyStop),
     *(PermutedPixels, SplitClasses),
 )
-
-FORMER = {"Once": attacks.LastIterate}  # names that configurations of earlier versions hold

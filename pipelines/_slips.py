@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, first_line
 
 _CALLED = (
     "train",
@@ -23,8 +23,6 @@ _CALLED = (
 _STRING = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")  # a path may have a % in it
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(.+?)\1""", re.MULTILINE)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-_FORMER = {("Recipe", "ema_decay"): " Say Recipe.averaging = @EMA and EMA.decay instead."}  # of earlier versions
 
 
 def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -127,14 +125,13 @@ def explain(error: Exception, bindings: Sequence[str], parameters: Mapping[str, 
         return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
     text = str(error)
     where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
-    first = text.strip().splitlines()[0]
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)
     missing = re.search(r"No configurable matching (?:reference '@|')([\w./]+)", text)
     hint = ""
     if parameter:
         name = parameter[1].split("/")[-1].split(".")[-1]
-        hint = _FORMER.get((name, parameter[2])) or did_you_mean(parameter[2], parameters.get(name, []))
+        hint = did_you_mean(parameter[2], parameters.get(name, []))
     elif missing:
         hint = did_you_mean(missing[1].split("/")[-1], sorted(parameters))
         hint = hint or " A part of your own is made known by --import=<its module>."
-    return f"{first}{hint}{f' ({where_found[0]})' if where_found else ''}"
+    return f"{first_line(error)}{hint}{f' ({where_found[0]})' if where_found else ''}"

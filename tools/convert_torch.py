@@ -14,7 +14,7 @@ import absl.flags
 import numpy as np
 
 from awp_tf.infra.checkpoints import save_network
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, first_line
 from awp_tf.networks import load_torch_weights
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli, _main
@@ -39,8 +39,9 @@ def read_checkpoint(path: str) -> Mapping[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--checkpoint: expected a PyTorch file of tensors, received {path!r} ({reason}).") from error
+        raise UserError(
+            f"--checkpoint: expected a PyTorch file of tensors, received {path!r} ({first_line(error)})."
+        ) from error
     for key in ("state_dict", "model"):
         content = content.get(key, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(hasattr(value, "numpy") for value in content.values()):

@@ -9,9 +9,8 @@ from awp_tf.continual.basis import GradientBases
 from awp_tf.continual.importance import SoftWeights
 from awp_tf.continual.settings import Learner
 from awp_tf.continual.step import ContinualStep, Span, TaskBatch
-from awp_tf.functional import compiled, read, uses_xla
+from awp_tf.functional import compiled, uses_xla
 from awp_tf.optimizers import SGD
-from awp_tf.step import Now
 from awp_tf.trainer import RobustTrainer
 from awp_tf.transforms import ClipByGlobalNorm
 from awp_tf.types import Weights
@@ -87,10 +86,7 @@ class ContinualTrainer(RobustTrainer):
         scale = tf.cast(scale, x.dtype)
         size = tf.cast(tf.shape(x)[0], x.dtype)
         batch: Any = TaskBatch(x, y, tf.ones_like(y, x.dtype) / size, 0, open_classes)
-        step = tf.convert_to_tensor(self.optimizer.iterations.value)
-        epoch = tf.cast(step, tf.float64) / self.steps_per_epoch
-        state = read(self.network.non_trainable_variables)
-        now = Now(read(self.network.trainable_variables), state, batch, epoch, step)
+        now = self._now(batch)
         span = Span(
             [tf.convert_to_tensor(value) for value in self.bases.values],
             [tf.convert_to_tensor(raw) for raw in self.importance.raw],

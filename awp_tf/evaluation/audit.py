@@ -92,7 +92,6 @@ class Audit:
         """What an unfinished evaluation must agree in to be gone on with."""
         subject, protocol = self.subject, self.protocol
         searches = "; ".join(f"{name}: {dict(cascade.searches)!r}" for name, cascade in self.cascades.items())
-        searches = searches.replace("LastIterate(", "Once(")  # its name when the first evaluations were finished
         return {
             "network": subject.classifier.digest,
             "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),

@@ -84,7 +84,7 @@ class Checkpoints:
                 with without_wildcards(self._folder) as folder:
                     self._checkpoint.read(str(folder / f"step-{step}")).assert_consumed()
             except Exception as error:  # damaged files make TensorFlow raise errors of many kinds
-                reason = str(error).splitlines()[0][:150]
+                reason = first_line(error)
                 print(
                     f"warning: {path} cannot be read ({reason}); looking for the checkpoint before it", file=sys.stderr
                 )

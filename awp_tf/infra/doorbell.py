@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from awp_tf.infra.cluster import Cluster
-from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.errors import UserError, first_difference, first_line
 
 _LONGEST = 2**16  # bytes of a message
 _ANSWER_SECONDS = 10.0
@@ -97,12 +97,11 @@ def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
             f"cluster: expected the same workers everywhere, received {', '.join(theirs['workers'])} from worker "
             f"{theirs['index']} and {', '.join(mine['workers'])} from worker 0."
         )
-    lines = zip(mine["task"].splitlines(), theirs["task"].splitlines(), strict=False)
     if theirs["task"] != mine["task"]:
-        here, there = next(((a, b) for a, b in lines if a != b), ("", "(more)"))
+        here, there = first_difference(mine["task"], theirs["task"])
         return (
             f"cluster: expected the same configuration on all workers, received on worker {theirs['index']}: "
-            f"{there.strip()}; on worker 0: {here.strip()}."
+            f"{there}; on worker 0: {here}."
         )
     return ""
 

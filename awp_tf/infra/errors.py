@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import itertools
 import numbers
 import re
 from collections.abc import Collection
@@ -86,6 +87,12 @@ def optional(module: str, extra: str) -> Any:
 def first_line(error: Exception) -> str:
     """What an error says, without what is added below it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def first_difference(one: str, other: str) -> tuple[str, str]:
+    """The first line in which two texts differ, of each; two empty ones where none does."""
+    pairs = itertools.zip_longest(one.splitlines(), other.splitlines(), fillvalue="(nothing)")
+    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
 
 
 def _real(value: object) -> bool:

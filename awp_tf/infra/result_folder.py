@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import pathlib
 import shutil
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 
 import filelock
 
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, first_difference
 from awp_tf.infra.files import is_part, write_text
 
 Content = dict[str, Any]
@@ -115,10 +114,7 @@ class ResultFolder:
     def _require_same(self, there: Fingerprint, names: tuple[str, ...]) -> None:
         for name in names:
             if there.get(name) != self.fingerprint[name]:
-                pairs = itertools.zip_longest(
-                    (there.get(name) or "").splitlines(), self.fingerprint[name].splitlines(), fillvalue="(nothing)"
-                )
-                before, now = next(((a, b) for a, b in pairs if a != b), ("", ""))
+                before, now = first_difference(there.get(name) or "", self.fingerprint[name])
                 raise UserError(
                     f"{self.path}: holds {self.what} of another {name} (there: {before}; here: {now}); "
                     "choose another folder, or delete that one."

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams_api
 
+from awp_tf.infra.errors import first_line
 from awp_tf.infra.files import atomic_write
 
 
@@ -86,8 +87,8 @@ def not_fatal(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        print(f"warning: {what} could not be drawn ({reason}); numbers are not affected", file=sys.stderr, flush=True)
+        said = f"warning: {what} could not be drawn ({first_line(error)}); numbers are not affected"
+        print(said, file=sys.stderr, flush=True)
 
 
 def _shorten(file: pathlib.Path, steps: int) -> None:

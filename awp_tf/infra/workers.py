@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.errors import UserError, first_difference, first_line
 from awp_tf.infra.signals import Interrupted
 
 _SECONDS = 1.0  # between two meetings, about: each makes the device wait
@@ -58,7 +58,7 @@ class Workers:
         return {name: sum(each[name] for each in said) for name in counts}
 
     def stop(self, signum: int) -> None:
-        """Raises Interrupted after a signal, where no other process waits for this one: they stop where they meet."""
+        """Raises Interrupted after a signal if this is the only process; several stop where they meet."""
         if signum:
             raise Interrupted(signum)
 
@@ -87,11 +87,10 @@ class Workers:
         said = self.gather(text)
         for index, other in enumerate(said):
             if other != said[0]:
-                pairs = zip(said[0].splitlines(), other.splitlines(), strict=False)
-                here, there = next(((a, b) for a, b in pairs if a != b), ("", "more"))
+                here, there = first_difference(said[0], other)
                 raise UserError(
-                    f"expected the same {what} on all workers, received on worker {index}: {there.strip()}; "
-                    f"on worker 0: {here.strip()}."
+                    f"expected the same {what} on all workers, "
+                    f"received on worker {index}: {there}; on worker 0: {here}."
                 )
 
 

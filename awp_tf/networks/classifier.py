@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import awp_tf.networks  # noqa: F401  (makes its layers known to Keras)
 from awp_tf.functional import read, require_classifier, require_network
-from awp_tf.infra.errors import UserError
+from awp_tf.infra.errors import UserError, first_line
 from awp_tf.loss_scale import scaling
 from awp_tf.prepared import prepared, using
 from awp_tf.types import Predict, Weights
@@ -117,16 +117,14 @@ def keras_file(path: pathlib.Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many kinds for foreign and damaged files
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"network: {path} cannot be read as a Keras network; {reason}") from error
+        raise UserError(f"network: {path} cannot be read as a Keras network; {first_line(error)}") from error
 
 
 def _saved_model(path: pathlib.Path) -> Classifier:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # so does TensorFlow
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"network: {path} cannot be read as a SavedModel; {reason}") from error
+        raise UserError(f"network: {path} cannot be read as a SavedModel; {first_line(error)}") from error
     name = next((name for name in ("serving_default", "serve") if name in loaded.signatures), None)
     if name is None:
         found = ", ".join(loaded.signatures) or "none"

@@ -202,8 +202,7 @@ def test_both_splits_give_the_gap(subject, tmp_path):
     protocol = Protocol(threat=THREAT, attacks="fgsm,pgd-5", splits="both", examples=20, check_examples=10)
     card = audit(subject(), protocol, str(tmp_path / "out"), save_adversarial=True)
     assert card["images"] == {"test": 20, "train": 20}
-    # The word by which earlier versions finished evaluations: they are still known as the same.
-    assert "Once(attack=FGSM(" in card["fingerprint"]["protocol"]
+    assert "LastIterate(attack=FGSM(" in card["fingerprint"]["protocol"]
     train, test = (card["accuracy"][part]["pgd-5"] for part in ("train", "test"))
     assert card["robust_gap"]["pgd-5"] == pytest.approx(train - test)
     with np.load(tmp_path / "out" / "evaluation.npz") as arrays:

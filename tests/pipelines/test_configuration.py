@@ -7,10 +7,9 @@ import absl.flags
 import gin
 import pytest
 
-from awp_tf.attacks import PGD, LastIterate
+from awp_tf.attacks import PGD
 from awp_tf.data import Chain, Cutout, Data, MixChain, MixUp, PadCropFlip, RandAugment, SmoothLabels
 from awp_tf.evaluation.accuracy import Measurement
-from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
 from awp_tf.schedules import Warmup
@@ -104,14 +103,6 @@ def test_parts_of_your_own_are_made_known_by_a_flag(module):
     FLAGS.set_default("import", [])
 
 
-def test_a_configuration_of_an_earlier_version_is_read_by_the_names_of_its_time(tmp_path):
-    text = _cli.parse(["gin/at.gin"], ["ATTACKS=[@Once()]", "Once.attack=@test/PGD()", "Once.restarts=2"])
-    assert "Once.restarts = 2" in text
-    assert _cli.parse_run(saved(tmp_path, text), [], []) == text
-    (search,) = _cli.call(Protocol).cascades(10, None)["lastiterate"].searches.values()
-    assert search == LastIterate(PGD(Linf(8 / 255), 20, 0.25), restarts=2)
-
-
 def test_dynamic_registration_is_refused_with_the_way_to_go(tmp_path):
     (tmp_path / "mine.gin").write_text("from __gin__ import dynamic_registration\nimport runpy\n")
     with pytest.raises(UserError, match="--import"):
@@ -194,11 +185,6 @@ def test_averages_and_mixes_are_bound_by_name():
     data = _cli.call(Data)
     assert data.mix == MixChain([MixUp(0.4), SmoothLabels(0.1)])
     assert data.augment == Chain([PadCropFlip(), RandAugment(2, 9), Cutout(8)])
-
-
-def test_a_setting_of_an_earlier_version_names_the_one_in_its_place():
-    with pytest.raises(UserError, match=r"named 'ema_decay'. Say Recipe\.averaging = @EMA and EMA\.decay instead\."):
-        _cli.parse(["gin/at.gin"], ["Recipe.ema_decay=0.9"])
 
 
 def test_a_path_may_look_like_a_macro():
