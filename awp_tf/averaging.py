@@ -1,7 +1,7 @@
 """Which weights a run evaluates and saves: the latest ones, or their average."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import keras
@@ -46,31 +46,15 @@ class Latest:
         """Does nothing."""
 
 
-class _Unchanged:
-    """Statistics as they are."""
-
-    def __init__(self, network: keras.Model) -> None:
-        pass
-
-    def __call__(self, batches: Batches) -> None:
-        """Does nothing."""
-
-
-_STATISTICS: Mapping[str, Callable[[keras.Model], Callable[[Batches], None]]] = {
-    "averaged": _Unchanged,
-    "recalibrated": Recalibration,
-}
-
-
 class _Average:
     """A second network of the same kind, and what its BatchNorm statistics are."""
 
     def __init__(self, network: keras.Model, statistics: str) -> None:
-        one_of(f"{type(self).__name__}.statistics", statistics, _STATISTICS)
+        one_of(f"{type(self).__name__}.statistics", statistics, ("averaged", "recalibrated"))
         self._source = network
         self.network = keras.models.clone_model(network)
         self.network.set_weights(network.get_weights())
-        self._recalibrate = _STATISTICS[statistics](self.network)
+        self._recalibrate = Recalibration(self.network) if statistics == "recalibrated" else lambda batches: None
 
     def _blend(self, share: tf.Tensor) -> None:
         """All variables become share (float64) of themselves and the rest of the network under training."""

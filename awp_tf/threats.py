@@ -118,18 +118,18 @@ class L2:
 
     def project(self, delta: tf.Tensor) -> tf.Tensor:
         """See Threat. The 1e-12 is AutoAttack's; torch.renorm in the AWP authors' code has 1e-7."""
-        norm = _per_example(self.norm(delta), delta)
+        norm = per_example(self.norm(delta), delta)
         return delta * (tf.minimum(norm, self.epsilon) / (norm + 1e-12))
 
     def ascend(self, gradient: tf.Tensor) -> tf.Tensor:
         """See Threat; zero where the gradient is zero."""
-        return gradient / (_per_example(self.norm(gradient), gradient) + 1e-12)
+        return gradient / (per_example(self.norm(gradient), gradient) + 1e-12)
 
     def sample(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """Uniform direction and uniform length, as in the reference (not uniform in volume)."""
         direction = noise.normal(seed.fold(0), like)
         length = noise.uniform(seed.fold(1), tf.reshape(like, [tf.shape(like)[0], -1])[:, 0])
-        return direction * _per_example(self.epsilon * length / (self.norm(direction) + 1e-12), like)
+        return direction * per_example(self.epsilon * length / (self.norm(direction) + 1e-12), like)
 
     def edge(self, like: tf.Tensor, seed: noise.Seeded) -> tf.Tensor:
         """See Threat: uniform on the sphere."""
@@ -196,7 +196,7 @@ def per_image(values: tf.Tensor) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Values [B] as [B, 1, ...], of the rank of like."""
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
@@ -207,7 +207,7 @@ def _but_first(tensor: tf.Tensor) -> list[int]:
 
 
 def _stretch(delta: tf.Tensor, threat: Threat) -> tf.Tensor:
-    return delta * (threat.epsilon / (_per_example(threat.norm(delta), delta) + 1e-12))
+    return delta * (threat.epsilon / (per_example(threat.norm(delta), delta) + 1e-12))
 
 
 def _radius(name: str, value: T, largest: float) -> T | float:

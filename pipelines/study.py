@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import absl.flags
 import tensorflow as tf
@@ -24,7 +24,7 @@ from awp_tf.infra.progress import duration
 from awp_tf.infra.result_folder import lock
 from awp_tf.infra.run_folder import read_run
 from awp_tf.infra.signals import Interrupt
-from awp_tf.study.records import Record, Study, Trial, config_digest, read_records, record_of, write_record
+from awp_tf.study.records import Record, Study, Trial, config_digest, read_records, write_record
 from awp_tf.study.summary import write_report
 from awp_tf.study.worker import Worker, shares_of_cores, shares_of_gpus
 
@@ -96,10 +96,7 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
             print(error, file=sys.stderr, flush=True)
             failed.append(trial.name)
             continue
-        run = read_run(folder)
-        landscape = json.loads((folder / "landscape" / "landscape.json").read_text(encoding="utf-8"))
-        evaluations = {which: _accuracies(folder / f"evaluation_{which}") for which in study.evaluated}
-        record = record_of(trial, run.config, run.result or {}, run.history, landscape, seconds, evaluations)
+        record = _record(trial, folder, study, seconds)
         last = record.result["last"]
         with _WRITING:
             numbers = f"{100 * last['test_robust']:.2f} % robust, gap {100 * last['robust_gap']:.2f}"
@@ -107,6 +104,24 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
             write_record(record, output / "records" / f"{trial.name}.json")
             _report(study, output)
     return failed
+
+
+def _record(trial: Trial, folder: pathlib.Path, study: Study, seconds: Mapping[str, float]) -> Record:
+    """Of a finished run in a folder, its landscapes and its evaluations."""
+    run = read_run(folder)
+    landscape = json.loads((folder / "landscape" / "landscape.json").read_text(encoding="utf-8"))
+    return Record(
+        label=trial.label,
+        seed=trial.seed,
+        config_sha256=config_digest(run.config),
+        result=run.result or {},
+        history=run.history,
+        networks=landscape["networks"],
+        seconds={name: round(value, 1) for name, value in seconds.items()},
+        commit=landscape["commit"],
+        versions=landscape["versions"],
+        evaluations={which: _accuracies(folder / f"evaluation_{which}") for which in study.evaluated},
+    )
 
 
 def _accuracies(folder: pathlib.Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ from awp_tf import noise
 from awp_tf.box import PIXELS, Limits, box, into, require_pixels
 from awp_tf.infra.errors import at_least, not_negative, positive
 from awp_tf.losses import cross_entropy
-from awp_tf.threats import Threat
+from awp_tf.threats import Threat, per_example
 from awp_tf.types import Objective, Predict
 
 
@@ -216,7 +216,7 @@ class Restarts:
             found = self.attack(objective, x, seed.fold(i), start)
             found_value = objective(found)
             better = found_value > value
-            return i + 1, tf.where(better[:, None, None, None], found, worst), tf.where(better, found_value, value)
+            return i + 1, tf.where(per_example(better, x), found, worst), tf.where(better, found_value, value)
 
         loop = (tf.constant(1), worst, value)
         return tf.while_loop(lambda i, *_: i < self.times, again, loop)[1]

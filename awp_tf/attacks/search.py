@@ -16,7 +16,7 @@ from awp_tf.attacks.pgd import Attack
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
-from awp_tf.threats import Threat
+from awp_tf.threats import Threat, per_example
 from awp_tf.types import Predict
 
 State = Any
@@ -193,7 +193,7 @@ def advance(
 
 def pick(mask: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """First where mask [B] holds, second elsewhere, for tensors [B, ...]."""
-    return tf.where(tf.reshape(mask, [-1] + [1] * (first.shape.rank - 1)), first, second)
+    return tf.where(per_example(mask, first), first, second)
 
 
 def climb(objective: Callable[[tf.Tensor], tuple[tf.Tensor, Any]], x: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:

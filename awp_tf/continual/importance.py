@@ -1,7 +1,7 @@
 """How much each direction of a basis matters: soft weights in [0, 1] that may be learned (DGPM)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -34,7 +34,7 @@ class Importance:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
-        one_of("Importance.rule", self.rule, _RULES)
+        one_of("Importance.rule", self.rule, ("one", "clip", "sigmoid", "frozen"))
         not_negative("Importance.rate", self.rate)
         fraction("Importance.momentum", self.momentum)
         positive("Importance.temperature", self.temperature)
@@ -46,31 +46,14 @@ class Importance:
 
     def value(self, raw: tf.Tensor) -> tf.Tensor:
         """Lambda, [d], of raw values."""
-        return _RULES[self.rule](self, raw)
-
-
-def _ones(rule: Importance, raw: tf.Tensor) -> tf.Tensor:
-    return tf.ones_like(raw)
-
-
-def _frozen(rule: Importance, raw: tf.Tensor) -> tf.Tensor:
-    return tf.stop_gradient(_sigmoid(rule, rule.start * tf.ones_like(raw)))
-
-
-def _clipped(rule: Importance, raw: tf.Tensor) -> tf.Tensor:
-    return raw  # kept in [0, 1] after each step, so that a weight at the edge can come back
-
-
-def _sigmoid(rule: Importance, raw: tf.Tensor) -> tf.Tensor:
-    return tf.sigmoid(rule.temperature * raw)
-
-
-_RULES: dict[str, Callable[[Importance, tf.Tensor], tf.Tensor]] = {
-    "one": _ones,
-    "clip": _clipped,
-    "sigmoid": _sigmoid,
-    "frozen": _frozen,
-}
+        match self.rule:
+            case "one":
+                return tf.ones_like(raw)
+            case "clip":
+                return raw  # kept in [0, 1] after each step, so that a weight at the edge can come back
+            case "frozen":
+                return tf.stop_gradient(tf.sigmoid(self.temperature * self.start * tf.ones_like(raw)))
+        return tf.sigmoid(self.temperature * raw)
 
 
 class SoftWeights(tf.Module):

@@ -6,10 +6,9 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 
-from awp_tf.attacks import PGD, Attack
+from awp_tf.attacks import PGD
 from awp_tf.evaluation.passes import Height, Passes, awp_direction, random_direction, shift
 from awp_tf.infra.devices import Devices
 from awp_tf.infra.files import read_arrays, write_arrays
@@ -128,28 +127,6 @@ def cost(settings: Landscape, own: int, other: int) -> int:
     points = sum(passes_at(settings, curve) * int(curve.coefficients.any(axis=1).sum()) for curve in curves)
     crafted = sum(curve.fixed or curve.directions == ("awp",) for curve in curves)
     return own * (points + (1 + crafted) * passes_at(settings)) + other * passes_at(settings)
-
-
-def weight_landscape(
-    network: keras.Model, batches: Sequence[Labelled], attack: Attack, *, alphas: Sequence[float], seed: int = 0
-) -> np.ndarray:
-    """g(alpha), the mean adversarial loss at w + alpha d along one random direction d.
-
-    Wu et al., NeurIPS 2020, section 3: adversarial images are found anew at every alpha.
-
-    Args:
-        network: Maps images [B, H, W, C] in [0, 1] to logits [B, K]; it is not changed.
-        batches: (images, labels).
-        attack: Finds the adversarial images.
-        alphas: Where, in units of the filters' own lengths.
-        seed: What direction and noise depend on.
-
-    Returns:
-        An array [len(alphas)].
-    """
-    passes = Passes(network, attack, seed=seed)
-    direction = random_direction(passes.weights, make_seed(seed, WEIGHTS, 1))
-    return np.array([passes.height(shift(passes.weights, [direction], [a]), batches).loss for a in alphas])
 
 
 class Meter:

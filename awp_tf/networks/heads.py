@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from awp_tf.infra.errors import UserError, at_least
-from awp_tf.networks.layers import at_least_float32
+from awp_tf.networks.layers import at_least_float32, torch_init
 
 HEAD = "head"
 
@@ -28,7 +28,7 @@ def with_head(inputs: Any, features: Any, classes: int, *, name: str) -> keras.M
     taken = {layer.name for layer in keras.Model(inputs, features).layers}
     head = keras.layers.Dense(
         classes,
-        kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
+        kernel_initializer=torch_init(),
         bias_initializer=keras.initializers.RandomUniform(-limit, limit),
         dtype=at_least_float32(),
         name=next(free for i in itertools.count() if (free := f"{HEAD}_{i}" if i else HEAD) not in taken),

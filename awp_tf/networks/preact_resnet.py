@@ -7,7 +7,14 @@ import keras
 
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.networks.convolution import conv
-from awp_tf.networks.layers import ACTIVATIONS, CHANNELS_LAST, at_least_float32, bn_activation, normalized_images
+from awp_tf.networks.layers import (
+    ACTIVATIONS,
+    CHANNELS_LAST,
+    at_least_float32,
+    bn_activation,
+    normalized_images,
+    torch_init,
+)
 
 
 def preact_resnet18(
@@ -47,7 +54,7 @@ def preact_resnet18(
     at_least("preact_resnet18.width", width, 1)
     one_of("preact_resnet18.activation", activation, ACTIVATIONS)
     inputs, x = normalized_images(shape, mean, std, normalize=normalize)
-    x = conv(x, width, initializer=_torch_default(), name="conv1")
+    x = conv(x, width, initializer=torch_init(), name="conv1")
     for stage in range(4):
         for index in range(2):
             stride = 2 if stage > 0 and index == 0 else 1
@@ -58,7 +65,7 @@ def preact_resnet18(
     x = keras.layers.GlobalAveragePooling2D(CHANNELS_LAST, name="pool")(x)
     logits = keras.layers.Dense(
         classes,
-        kernel_initializer=_torch_default(),
+        kernel_initializer=torch_init(),
         bias_initializer=keras.initializers.RandomUniform(-(x.shape[-1] ** -0.5), x.shape[-1] ** -0.5),
         dtype=at_least_float32(),
         name="linear",
@@ -70,13 +77,8 @@ def _block(x: Any, filters: int, stride: int, activation: str, *, synchronized: 
     """Two 3x3 convolutions; a changed shape is projected from the activated input, without BatchNorm."""
     h = bn_activation(x, activation, synchronized=synchronized, name=f"{name}.bn1")
     if stride != 1 or x.shape[-1] != filters:
-        x = conv(h, filters, size=1, stride=stride, initializer=_torch_default(), name=f"{name}.shortcut.0")
-    h = conv(h, filters, stride=stride, initializer=_torch_default(), name=f"{name}.conv1")
+        x = conv(h, filters, size=1, stride=stride, initializer=torch_init(), name=f"{name}.shortcut.0")
+    h = conv(h, filters, stride=stride, initializer=torch_init(), name=f"{name}.conv1")
     h = bn_activation(h, activation, synchronized=synchronized, name=f"{name}.bn2")
-    h = conv(h, filters, initializer=_torch_default(), name=f"{name}.conv2")
+    h = conv(h, filters, initializer=torch_init(), name=f"{name}.conv2")
     return keras.layers.Add(name=f"{name}.add")([h, x])
-
-
-def _torch_default() -> keras.initializers.Initializer:
-    """U(+-1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear."""
-    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

@@ -9,6 +9,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.networks.classifier import keras_file
 from awp_tf.networks.heads import train_last, with_head
+from awp_tf.networks.layers import at_least_float32
 
 
 def pretrained(*, shape: Sequence[int], classes: int, path: str, trainable: int | None = None) -> keras.Model:
@@ -88,7 +89,7 @@ def _require_images(network: keras.Model, path: str, shape: tuple[int, ...]) -> 
             f"{path}: expected a network for images of shape {shape}, as the data's, received one for "
             f"{tuple(taken.shape[1:])}."
         )
-    wide = "float64" if keras.config.floatx() == "float64" else "float32"
+    wide = at_least_float32()
     if keras.backend.standardize_dtype(taken.dtype) != wide:
         raise UserError(
             f"{path}: expected a network that takes {wide}, as this run computes, received one that takes "

@@ -7,7 +7,14 @@ import keras
 
 from awp_tf.infra.errors import UserError, at_least, one_of
 from awp_tf.networks.convolution import conv
-from awp_tf.networks.layers import ACTIVATIONS, CHANNELS_LAST, at_least_float32, bn_activation, normalized_images
+from awp_tf.networks.layers import (
+    ACTIVATIONS,
+    CHANNELS_LAST,
+    at_least_float32,
+    bn_activation,
+    normalized_images,
+    torch_init,
+)
 
 
 def wide_resnet(
@@ -64,7 +71,7 @@ def wide_resnet(
     x = keras.layers.GlobalAveragePooling2D(CHANNELS_LAST, name="pool")(x)
     logits = keras.layers.Dense(
         classes,
-        kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
+        kernel_initializer=torch_init(),
         dtype=at_least_float32(),
         name="fc",
     )(x)

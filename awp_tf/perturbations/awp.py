@@ -1,7 +1,7 @@
 """Adversarial weight perturbation, and its control in random directions; both move kernels only (rank >= 2)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -9,6 +9,8 @@ from awp_tf import noise
 from awp_tf.infra.errors import at_least, not_negative, one_of
 from awp_tf.perturbations.base import Perturbation, Points
 from awp_tf.types import Gradient, Weights
+
+_NORMS = ("layer", "global")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class AWP(Perturbation):
         """Raises UserError where a setting makes no sense."""
         not_negative("AWP.gamma", self.gamma)
         at_least("AWP.steps", self.steps, 1)
-        one_of("AWP.norm", self.norm, _GROUPS)
+        one_of("AWP.norm", self.norm, _NORMS)
         at_least("AWP.least_rank", self.least_rank, 0)
 
     @property
@@ -99,7 +101,7 @@ class RandomPerturbation(Perturbation):
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
         not_negative("RandomPerturbation.gamma", self.gamma)
-        one_of("RandomPerturbation.norm", self.norm, _GROUPS)
+        one_of("RandomPerturbation.norm", self.norm, _NORMS)
         at_least("RandomPerturbation.least_rank", self.least_rank, 0)
 
     @property
@@ -125,13 +127,8 @@ class RandomPerturbation(Perturbation):
 
 def _groups(weights: Weights, norm: str, least_rank: int) -> list[list[int]]:
     """Places of tensors that share one length, group by group; those that do not move are in none."""
-    return _GROUPS[norm]([i for i, w in enumerate(weights) if w.shape.rank >= least_rank])
-
-
-_GROUPS: Mapping[str, Callable[[list[int]], list[list[int]]]] = {
-    "layer": lambda places: [[i] for i in places],
-    "global": lambda places: [places] if places else [],
-}
+    places = [i for i, w in enumerate(weights) if w.shape.rank >= least_rank]
+    return [places] if norm == "global" and places else [[i] for i in places]
 
 
 def _length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -129,40 +129,6 @@ class Record:
         return list(found.values())
 
 
-def record_of(
-    trial: Trial,
-    config: str,
-    result: Mapping[str, Mapping[str, float]],
-    history: Sequence[Mapping[str, float]],
-    landscape: Mapping[str, Any],
-    seconds: Mapping[str, float],
-    evaluations: Mapping[str, Mapping[str, float]],
-) -> Record:
-    """The record of a run.
-
-    Args:
-        trial: Which.
-        config: Its resolved configuration.
-        result: Of its final test.
-        history: What was measured after each epoch.
-        landscape: What landscape.json holds.
-        seconds: By command.
-        evaluations: Accuracies by network and attack.
-    """
-    return Record(
-        label=trial.label,
-        seed=trial.seed,
-        config_sha256=config_digest(config),
-        result=result,
-        history=history,
-        networks=landscape["networks"],
-        seconds={name: round(value, 1) for name, value in seconds.items()},
-        commit=landscape["commit"],
-        versions=landscape["versions"],
-        evaluations=evaluations,
-    )
-
-
 def config_digest(config: str) -> str:
     """By which a record knows the configuration of its run."""
     return hashlib.sha256(config.encode()).hexdigest()

@@ -11,7 +11,7 @@ from awp_tf.evaluation.passes import Passes
 from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
 from awp_tf.landscape.settings import Landscape
-from awp_tf.landscape.survey import Survey, cost, weight_landscape
+from awp_tf.landscape.survey import Survey, cost
 from awp_tf.threats import Linf
 
 ATTACK = PGD(Linf(0.1), steps=2)
@@ -134,12 +134,3 @@ def test_a_damaged_state_is_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"half")
     with pytest.raises(UserError, match="expected the state of a landscape"):
         survey(tmp_path / "a.npz").run()
-
-
-def test_the_landscape_of_a_network_from_python():
-    network = tiny_network()
-    alphas = [-0.5, 0.0, 0.5]
-    found = weight_landscape(network, OWN, ATTACK, alphas=alphas, seed=3)
-    again = weight_landscape(network, OWN, ATTACK, alphas=alphas, seed=3)
-    np.testing.assert_array_equal(found, again)
-    assert found[1] < found[[0, 2]].mean()

@@ -16,7 +16,7 @@ import pytest
 
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.signals import Interrupt, Interrupted
-from awp_tf.study.records import Record, Study, Trial, read_records, record_of, write_record
+from awp_tf.study.records import Record, Study, Trial, read_records, write_record
 from awp_tf.study.summary import _against_minutes, mean_and_error, write_report
 from awp_tf.study.worker import Worker, shares_of_cores
 from pipelines import _cli
@@ -157,20 +157,6 @@ def test_what_was_evaluated_and_how_long_training_took_is_a_table_where_all_runs
     assert "apgd-ce" not in text
     assert "worst case" not in text
     assert "quick" not in write_report([evaluated[0], record(seed=1)], tmp_path, planned=2)
-
-
-def test_a_record_is_made_of_a_run_and_its_landscape(tmp_path):
-    made = record()
-    landscape = {"networks": made.networks, "commit": "abc", "versions": {"keras": "3"}}
-    accuracies = {"best": {"clean": 0.5, "quick": 0.2}}
-    found = record_of(
-        Trial("AT", 0, ()), "EPOCHS = 1\n", made.result, made.history, landscape, made.seconds, accuracies
-    )
-    assert found.evaluations == accuracies
-    assert (found.result, found.history, found.networks) == (made.result, made.history, made.networks)
-    assert found.sharpness("last", 0.5) == 0.5
-    assert (found.commit, found.versions) == ("abc", {"keras": "3"})
-    assert len(found.config_sha256) == 64
 
 
 def test_a_command_that_fails_names_its_log(tmp_path):
