@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from awp_tf.infra.errors import UserError
 from awp_tf.loss_scale import PER_IMAGE, all_entered, scaling
@@ -175,10 +176,12 @@ def require_smooth(network: keras.Model) -> None:
 
 
 def uses_xla(xla: bool | str) -> bool:
-    """What True, False and "auto" (where there is a GPU) mean here."""
+    """What True, False and "auto" (where there is a GPU, and its kernels need not be deterministic) mean here."""
     if xla not in (True, False, "auto"):
         raise UserError(f'RobustTrainer.xla: expected True, False or "auto", received {xla!r}.')
-    return bool(tf.config.list_logical_devices("GPU")) if xla == "auto" else bool(xla)
+    # XLA has no deterministic gradient of maximum pooling on a GPU, so that Keras does the same.
+    auto = bool(tf.config.list_logical_devices("GPU")) and not is_op_determinism_enabled()
+    return auto if xla == "auto" else bool(xla)
 
 
 def _last_dense(network: keras.Model) -> keras.layers.Layer:

@@ -63,7 +63,11 @@ class ImageSeeds(NamedTuple):
     def bits(self, like: tf.Tensor) -> tf.Tensor:
         """Random uint32 in the shape of like, [B, ...], each row its image's own."""
         shape = tf.shape(like)[1:]
-        rows = tf.map_fn(lambda image: _bits(shape, _fold(self.key, image)), self.image, fn_output_signature=tf.uint32)
+
+        def row(image: tf.Tensor) -> tf.Tensor:
+            return tf.bitcast(_bits(shape, _fold(self.key, image)), tf.int32)  # of uint32 a GPU can keep no lists
+
+        rows = tf.bitcast(tf.map_fn(row, self.image, fn_output_signature=tf.int32), tf.uint32)
         return tf.ensure_shape(rows, like.shape)
 
 

@@ -45,6 +45,11 @@ def _reduce(operation: tf.distribute.ReduceOp, values: Sequence[tf.Tensor]) -> l
         return list(values)
 
     def merge(strategy: tf.distribute.Strategy, *merged: Any) -> list[Any]:
-        return strategy.extended.batch_reduce_to(operation, [(v, v) for v in merged])
+        reduced: dict[int, Any] = {}
+        for dtype in dict.fromkeys(v.dtype for v in values):  # GPUs pack into one what is added up together
+            places = [place for place, v in enumerate(values) if v.dtype == dtype]
+            together = strategy.extended.batch_reduce_to(operation, [(merged[place],) * 2 for place in places])
+            reduced.update(zip(places, together, strict=True))
+        return [reduced[place] for place in range(len(merged))]
 
     return tf.distribute.get_replica_context().merge_call(merge, args=tuple(values))

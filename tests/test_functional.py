@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.functional import Recorder, bind, predictor, read, robust
+from awp_tf import functional
+from awp_tf.functional import Recorder, bind, predictor, read, robust, uses_xla
 from awp_tf.networks import preact_resnet18
 
 
@@ -59,3 +60,12 @@ def test_an_image_is_robust_where_it_is_right_before_and_not_fooled_after():
     found = robust(predict, before, after, tf.constant([0, 0, 0]))
     np.testing.assert_array_equal(found, [True, False, True])
     np.testing.assert_array_equal(robust(predict, after, before, tf.constant([0, 0, 0]))[:2], [True, False])
+
+
+@pytest.mark.parametrize(("gpus", "deterministic", "expected"), [(0, False, False), (1, False, True), (1, True, False)])
+def test_xla_is_for_gpus_whose_kernels_need_not_be_deterministic(gpus, deterministic, expected, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(functional, "is_op_determinism_enabled", lambda: deterministic)
+    assert uses_xla("auto") is expected
+    assert uses_xla(True)
+    assert not uses_xla(False)

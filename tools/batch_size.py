@@ -150,9 +150,18 @@ def measure(recipe: Recipe, x: np.ndarray, y: np.ndarray, classes: int, devices:
         step = SharedStep(recipe, strategy, x, y, classes)
         step()
         seconds = statistics.median(interleave({"": step}, runs)[""])
-    except tf.errors.ResourceExhaustedError:
+    except tf.errors.OpError as error:
+        if not _lacks_memory(error):
+            raise
         return json.dumps({"fits": False, "peak": peak(), "speed": 0.0})
     return json.dumps({"fits": True, "peak": peak(), "speed": len(x) / seconds})
+
+
+def _lacks_memory(error: tf.errors.OpError) -> bool:
+    """Whether a step failed for want of memory; cuDNN says in words of its own that it found none to try itself in."""
+    return isinstance(error, tf.errors.ResourceExhaustedError) or bool(
+        re.search(r"No algorithm worked|CUDNN_STATUS_ALLOC_FAILED", str(error))
+    )
 
 
 def _room() -> float:

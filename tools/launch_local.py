@@ -17,13 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import absl.app
 import absl.flags
+import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.signals import Interrupt
+from awp_tf.study.worker import shares_of_gpus
 
 _WORKERS = absl.flags.DEFINE_integer("workers", 2, "How many.", lower_bound=1)
 _RESTARTS = absl.flags.DEFINE_integer("restarts", 0, "How often all begin again after one was lost.", lower_bound=0)
@@ -69,7 +71,8 @@ def once(command: Sequence[str], workers: int, interrupt: Interrupt, grace: floa
         0, or the exit code of the first worker that failed, -9 for one that was killed.
     """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    processes = [_start(command, addresses, index) for index in range(workers)]
+    gpus = shares(workers, len(tf.config.list_physical_devices("GPU")))
+    processes = [_start(command, addresses, index, gpus[index]) for index in range(workers)]
     readers = [threading.Thread(target=_print, args=(i, process)) for i, process in enumerate(processes)]
     for reader in readers:
         reader.start()
@@ -97,11 +100,18 @@ def free_ports(count: int) -> list[int]:
         return [int(door.getsockname()[1]) for door in doors]
 
 
-def _start(command: Sequence[str], addresses: Sequence[str], index: int) -> subprocess.Popen[str]:
+def shares(workers: int, count: int) -> list[dict[str, str]]:
+    """What tells the workers which GPUs are theirs; two cannot share one, so that fewer than workers are left alone."""
+    return [{"CUDA_VISIBLE_DEVICES": "-1"}] * workers if 0 < count < workers else shares_of_gpus(workers, count)
+
+
+def _start(
+    command: Sequence[str], addresses: Sequence[str], index: int, gpus: Mapping[str, str]
+) -> subprocess.Popen[str]:
     place = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
     return subprocess.Popen(
         [sys.executable, *command],
-        env={**os.environ, "TF_CONFIG": json.dumps(place)},
+        env={**os.environ, **gpus, "TF_CONFIG": json.dumps(place)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,25 +12,32 @@ import tensorflow as tf
 from awp_tf.infra.devices import use_gpus
 from tools.apart import Facts, serve
 
-_SIZE, _COPIED, _TIMES = 2048, 2**26, 4
+_COPIED, _TIMES = 2**26, 4
 
 
 def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     """Of a type: a step that says "product", operations a second, and "copy", bytes a second, read and written."""
     use_gpus(1)
-    factor = tf.cast(tf.random.normal([_SIZE, _SIZE]), arguments[0])
+    # What is timed has to take long beside its call.
+    size, products, copies = (8192, 16, 64) if tf.config.list_physical_devices("GPU") else (2048, 1, 1)
+    factor = tf.cast(tf.random.normal([size, size]) / size**0.5, arguments[0])  # its powers stay finite
     block = tf.zeros([_COPIED], tf.float32)
-    multiply = tf.function(lambda: tf.matmul(factor, factor))
-    copy = tf.function(lambda: block + 1.0)
+    multiply = tf.function(lambda: repeated(products, lambda x: tf.matmul(x, factor), factor))
+    copy = tf.function(lambda: repeated(copies, lambda x: x + 1.0, block))
 
     def rate(run: Callable[[], tf.Tensor], work: float) -> float:
         return max(work / _seconds(run) for _ in range(_TIMES))
 
     def step() -> Facts:
-        return {"product": rate(multiply, 2.0 * _SIZE**3), "copy": rate(copy, 2.0 * 4 * _COPIED)}
+        return {"product": rate(multiply, 2.0 * size**3 * products), "copy": rate(copy, 2.0 * 4 * _COPIED * copies)}
 
     step()
     return step, {}
+
+
+def repeated(times: int, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Function of function of ... x, one after the other: in a loop, so that nothing is left out or made one."""
+    return tf.while_loop(lambda i, _: i < times, lambda i, x: (i + 1, function(x)), (tf.constant(0), x))[1]
 
 
 def _seconds(run: Callable[[], tf.Tensor]) -> float:

@@ -54,7 +54,8 @@ class Batches:
         at_least("batch_size", self.batch_size, 1)
         if self.batch_size % self.replicas:
             raise UserError(
-                f"batch_size: expected a multiple of the {self.replicas} replicas, received {self.batch_size}."
+                f"batch_size: expected a multiple of the {self.replicas} devices that share it, received "
+                f"{self.batch_size}; take another, or other devices (train.devices)."
             )
         if self.batch_size > len(self.split):
             raise UserError(

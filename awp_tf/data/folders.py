@@ -116,14 +116,14 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
         UserError: It is no image that can be read.
     """
     try:
-        pixels = _pixels(file.read_bytes(), channels)
+        with tf.device("CPU:0"):  # a GPU would take what it can of this, one image at a time, and wait for its training
+            return resize(_pixels(file.read_bytes(), channels), size, size).numpy()
     except FileNotFoundError as error:
         raise _gone(file) from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None)  # of the system, not of a decoder
         reason = f"cannot be read ({said})" if said else "this is not"
         raise UserError(f"{_printable(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
-    return resize(pixels, size, size).numpy()
 
 
 def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:

@@ -106,8 +106,9 @@ class _Decoder:
 
     def __init__(self, name: str, records: Any, features: Any, size: int | None) -> None:
         def image_of(record: tf.Tensor) -> tf.Tensor:
-            image = features.deserialize_example(record)["image"]
-            return image if size is None else resize(image, size, size)
+            with tf.device("CPU:0"):  # see folders.decode
+                image = features.deserialize_example(record)["image"]
+                return image if size is None else resize(image, size, size)
 
         self._name, self._records = name, records
         # Traced now, or several threads would do it later.

@@ -12,7 +12,7 @@ from awp_tf.box import require_pixels
 from awp_tf.data.batches import ordered, spread
 from awp_tf.data.splits import Split
 from awp_tf.functional import bind, predictor, read
-from awp_tf.infra.devices import devices_in_scope
+from awp_tf.infra.devices import devices_in_scope, full_precision
 from awp_tf.infra.errors import UserError, at_least
 from awp_tf.losses import correct, misclassified
 from awp_tf.noise import EVALUATION, ImageSeeds, make_seed
@@ -142,9 +142,10 @@ class Evaluator:
             withstood = self._withstood(*values[device], *rows)
             return {"clean": len(rows[0]), **{name: int(count) for name, count in withstood.items()}}
 
-        for counts in self._devices.map(attacked, _regroup(correct_images())):
-            for name, count in counts.items():
-                found[name] += count
+        with full_precision():
+            for counts in self._devices.map(attacked, _regroup(correct_images())):
+                for name, count in counts.items():
+                    found[name] += count
         return found
 
     def _values(self) -> list[Weights]:

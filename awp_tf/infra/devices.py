@@ -115,6 +115,17 @@ def choose_kernels(*, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 in float32: a GPU would round them to the 10 bits of TensorFloat-32, as training may."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
 def devices_in_scope() -> Devices:
     """Those of the strategy in whose scope this is called."""
     strategy = tf.distribute.get_strategy()

@@ -87,7 +87,7 @@ def test_by_default_a_thousand_of_fifty_thousand_are_held_out():
     ("make", "message"),
     [
         (lambda: Batches(numbered(9), 10), "expected at most the 9 training images, received 10"),
-        (lambda: Batches(numbered(9), 8, replicas=3), "expected a multiple of the 3 replicas, received 8"),
+        (lambda: Batches(numbered(9), 8, replicas=3), "expected a multiple of the 3 devices that share it, received 8"),
         (lambda: Batches(numbered(9), 0), "batch_size: expected a whole number >= 1"),
         (
             lambda: hold_out(numbered(9), 9),

@@ -3,8 +3,9 @@
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
-from awp_tf.data import image_folder
+from awp_tf.data import folders, image_folder
 from awp_tf.data.folders import class_names, decode, read
 from awp_tf.infra.errors import UserError
 
@@ -140,3 +141,17 @@ def test_names_that_are_no_utf8(tmp_path):
     (tmp_path / "train" / "ant").rename(tmp_path / "train" / "\udcfe")
     with pytest.raises(UserError, match="expected class folders with names in UTF-8"):
         image_folder(str(tmp_path), size=SIZE)
+
+
+def test_a_file_is_decoded_by_the_cpu_whatever_else_computes(tmp_path, monkeypatch):
+    COLOUR.save(tmp_path / "a.png")
+    places = []
+
+    def resized(image, height, width):
+        places.append(tf.constant(0.0).device)
+        return image
+
+    monkeypatch.setattr(folders, "resize", resized)
+    with tf.device("CPU:1"):
+        decode(tmp_path / "a.png", SIZE, 3)
+    assert places[0].endswith("CPU:0")

@@ -167,3 +167,16 @@ def test_images_outside_of_0_1_are_refused(scale, network):
         evaluate(network, [(split.images * scale, split.labels)], ATTACKS)
     with pytest.raises(UserError, match=r"images: expected pixels in \[0, 1\]"):
         craft(network, ATTACKS["fgsm"], tf.constant(split.images * scale, tf.float32), split.labels)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_products_are_in_full_precision_and_later_again_as_they_were(allowed, network):
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled
+    before, seen = rounded(), []
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    try:
+        Evaluator(network, {})(ordered(tiny_split(40), 20), lambda images: seen.append(rounded()))
+        assert seen == [False, False]
+        assert rounded() == allowed
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

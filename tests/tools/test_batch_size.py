@@ -1,7 +1,9 @@
+import json
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
 from tools import batch_size
@@ -97,3 +99,23 @@ def test_the_limit_is_found_with_real_steps():
     assert 0 < largest < 96
     assert ": does not fit, 1.0" in said
     assert "BATCH_SIZE=96 of the recipe: take Recipe.accumulation=" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "fits"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), False),
+        (tf.errors.NotFoundError(None, None, "No algorithm worked!"), False),  # cuDNN's
+        (tf.errors.InternalError(None, None, "nan"), None),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error, fits, monkeypatch, recipe):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(batch_size, "SharedStep", fail)
+    if fits is None:
+        with pytest.raises(tf.errors.InternalError):
+            batch_size.measure(recipe, [0], [0], 1, None, 1)
+    else:
+        assert json.loads(batch_size.measure(recipe, [0], [0], 1, None, 1))["fits"] is fits

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from tools.launch_local import shares
+
 PLACE = "import json, os; place = json.loads(os.environ['TF_CONFIG']); index = place['task']['index']; "
 
 
@@ -60,3 +62,11 @@ def test_without_a_command_it_says_what_is_missing(commands):
     done = commands.run("tools.launch_local", "--workers=2")
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected a command behind --")
+
+
+def test_no_two_workers_share_a_gpu():
+    seen = lambda workers, gpus: [share.get("CUDA_VISIBLE_DEVICES") for share in shares(workers, gpus)]  # noqa: E731
+    assert seen(2, 4) == ["0,2", "1,3"]
+    assert seen(2, 2) == ["0", "1"]
+    assert seen(2, 1) == ["-1", "-1"]
+    assert seen(2, 0) == [None, None]

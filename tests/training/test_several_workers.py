@@ -172,7 +172,7 @@ def test_other_configurations_or_absence_or_an_odd_batch_are_one_line_on_every_w
     (line,) = refused(start, {0: those("train.wait_seconds=2")})
     assert "did not come within 2 s; start all workers" in line
     for line in refused(start, {index: those("BATCH_SIZE=15") for index in (0, 1)}):
-        assert "batch_size: expected a multiple of the 2 replicas, received 15" in line
+        assert "batch_size: expected a multiple of the 2 devices that share it, received 15" in line
     assert not list(tmp_path.iterdir())
 
 
