@@ -25,7 +25,10 @@ from awp_tf.training.strategy import mirrored
 from tools.official_autoattack import ours
 
 DEVICE = pytest.mark.parametrize("device", ["CPU:1", pytest.param("GPU:0", marks=pytest.mark.gpu)])
-TWO = [("CPU:0", "CPU:1"), pytest.param(("GPU:0", "GPU:1"), marks=pytest.mark.gpu)]
+TWO = [
+    pytest.param(("CPU:0", "CPU:1"), marks=pytest.mark.slow),
+    pytest.param(("GPU:0", "GPU:1"), marks=pytest.mark.gpu),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The step with SAM: what it equals, which passes move BatchNorm, where weight decay is taken."""
+"""The step: what SAM's equals, how passes see and move BatchNorm, from when weights move, where they decay."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,14 @@ import tensorflow as tf
 from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_trainer, weights_of
 from test_trainer import METHODS, batches, bn_network, steps
 
-from awp_tf.attacks import Clean
+from awp_tf.attacks import PGD, Clean, ZeroStart, untargeted
+from awp_tf.examples import examples, share_of
+from awp_tf.functional import bind
 from awp_tf.losses import cross_entropy
 from awp_tf.methods import AT, Standard
+from awp_tf.noise import make_seed
 from awp_tf.perturbations import ASAM, AWP, SAM, Identity
+from awp_tf.threats import Linf
 
 PLAIN = {"method": Standard(), "attack": Clean()}
 
@@ -109,3 +113,23 @@ def test_weight_decay_of_sam_is_taken_at_the_weights_themselves():
         moved.append([w - s for w, s in zip(weights_of(network), start, strict=True)])
     for without, with_decay, at in zip(*moved, start, strict=True):
         np.testing.assert_allclose(with_decay - without, -0.1 * 0.5 * at, atol=1e-6)
+
+
+def test_weights_are_perturbed_from_an_epoch_on_and_not_an_epoch_sooner():
+    trainer = tiny_trainer(perturbation=AWP(0.02), perturb_from=2, steps_per_epoch=2)
+    sizes = [logs["v_over_w/conv1"] for logs in steps(trainer, batches(6))]
+    np.testing.assert_allclose(sizes, [0, 0, 0, 0, 0.02, 0.02], rtol=1e-3)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_attack_sees_batch_norm_in_the_mode_that_the_method_says():
+    attack, batch = PGD(Linf(0.1), steps=3, start=ZeroStart()), tiny_batch(8, "float64")
+    found = []
+    for training in (True, False):
+        trainer = tiny_trainer(bn_network(), method=AT(attack_in_training_mode=training), attack=attack)
+        now = trainer._now(share_of(examples(batch, 4)))
+        predict = bind(trainer.network, now.weights, now.state, training=training)
+        found.append(trainer.pure_step.craft(now, now.weights))
+        np.testing.assert_array_equal(found[-1], attack(untargeted(predict, batch[1]), batch[0], make_seed(0)))
+    assert AT() == AT(attack_in_training_mode=True)  # as the authors of AWP do
+    assert np.abs(found[0] - found[1]).max() > 0.01

@@ -40,6 +40,15 @@ def test_samples_fill_the_ball(threat):
     assert drawn.max() > 0.95 * threat.epsilon
 
 
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
+@pytest.mark.parametrize("draw", ["sample", "edge"])
+def test_what_is_drawn_leans_to_no_side(draw, threat):
+    drawn = getattr(threat, draw)(tf.zeros([500, 4, 4, 3]), make_seed(3)).numpy()
+    largest = np.abs(drawn).max()
+    assert abs(drawn.mean()) < 0.05 * largest
+    assert min(-drawn.min(), drawn.max()) > 0.5 * largest
+
+
 def test_l2_samples_have_uniform_length_as_the_reference():
     drawn = size(L2(0.5), L2(0.5).sample(tf.zeros([4000, 4, 4, 3]), make_seed(3))) / 0.5
     np.testing.assert_allclose(np.quantile(drawn, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.03)

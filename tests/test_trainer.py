@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_split, tiny_trainer
+from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_split, tiny_trainer, weights_of
 
 from awp_tf.attacks import PGD, Clean, GaussianStart, ZeroStart
+from awp_tf.averaging import EMA
 from awp_tf.data import Batches
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
@@ -167,6 +168,14 @@ def test_warm_up_switches_the_perturbation_on_after_its_epochs():
     np.testing.assert_allclose(sizes, [0, 0, 0, 0, 0.02, 0.02], rtol=1e-3)
 
 
+def test_what_is_saved_is_the_average(tmp_path):
+    trainer = tiny_trainer(averaging=lambda network: EMA(network, 0.5))
+    steps(trainer, batches(3))
+    trainer.save(tmp_path / "it.keras")
+    assert_same_weights(keras.models.load_model(tmp_path / "it.keras"), trainer.averaged.network)
+    assert np.abs(weights_of(trainer.averaged.network)[0] - weights_of(trainer.network)[0]).max() > 0
+
+
 def test_alternations_let_the_attack_see_the_perturbed_weights():
     trained = {}
     for turns in (1, 2):
@@ -202,17 +211,6 @@ def test_alternations_follow_the_algorithm_of_the_paper():
     expected = float(loss([a + b for a, b in zip(w, v, strict=True)], x_adv))
     trainer = tiny_trainer(network, method=method, attack=attack, perturbation=awp, alternations=3)
     assert float(trainer.train_step((x, y))["loss"]) == pytest.approx(expected, rel=1e-10)
-
-
-@pytest.mark.usefixtures("float64")
-def test_xla_changes_nothing():
-    trained, logs = [], []
-    for xla in (False, True):
-        trainer = tiny_trainer(bn_network(), xla=xla, **METHODS["trades"])
-        logs.append([step["loss"] for step in steps(trainer, batches(2, "float64"))])
-        trained.append(trainer.network)
-    np.testing.assert_allclose(*logs, rtol=1e-10)
-    assert_same_weights(*trained, atol=1e-10)
 
 
 def test_xla_computes_the_fused_batchnorm_of_float32_alike():

@@ -8,6 +8,7 @@ from awp_tf.attacks import APGD
 from awp_tf.attacks.apgd import _windows
 from awp_tf.attacks.search import advance, run
 from awp_tf.infra.errors import UserError
+from awp_tf.losses import cross_entropy
 from awp_tf.threats import L2, Linf
 
 LOSSES = {"ce": "ce", "dlr": "dlr", "dlr-targeted": "targeted-dlr"}
@@ -131,3 +132,22 @@ def test_it_can_be_stopped_and_go_on(network):
 def test_senseless_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         APGD(Linf(8 / 255), **settings)
+
+
+def test_gradients_of_a_network_that_changes_from_pass_to_pass_are_averaged(network):
+    examples, passes = examples_of(network), tf.Variable(0, dtype=tf.int32)
+
+    def moody(x):
+        """Logits of the network, turned round by every third pass."""
+        turned = tf.equal(passes.assign_add(1) % 3, 0)
+        return tf.where(turned, -network(x), network(x))
+
+    attack = APGD(Linf(0.006), iterations=3, eot=3)
+    _, _, found = attack._evaluate(moody, examples, examples.x)
+    slopes = []
+    for sign in (1.0, 1.0, -1.0):
+        with tf.GradientTape() as tape:
+            tape.watch(examples.x)
+            loss = tf.reduce_sum(cross_entropy(sign * network(examples.x), examples.labels))
+        slopes.append(tape.gradient(loss, examples.x))
+    np.testing.assert_allclose(found, sum(slopes) / 3, rtol=1e-9, atol=1e-12)

@@ -161,6 +161,59 @@ def test_claims_are_verified(network, split, tmp_path, shift):
     assert (state.fooled_by[0, 3:] == ROBUST).all()
 
 
+@dataclasses.dataclass(frozen=True)
+class Nudge(Cheat):
+    """Moves the second value of an image by shift, and the first, which is 1, by edge."""
+
+    edge: float
+
+    def step(self, predict, examples, state, i, seeds):
+        moved = tf.reshape(tf.constant([self.edge, self.shift] + [0.0] * 190, examples.x.dtype), [1, 8, 8, 3])
+        return Found(tf.ones_like(state.fooled), examples.x + moved)
+
+
+NUDGES = {
+    "in the ball and the box": (0.003, 0.0, 0),
+    "in the box alone": (0.3, 0.0, 20),
+    "in the ball alone": (0.003, 0.003, 20),
+}
+
+
+@pytest.mark.parametrize(("shift", "edge", "rejected"), NUDGES.values(), ids=NUDGES)
+def test_ball_and_box_are_each_verified(shift, edge, rejected, tmp_path):
+    images = np.full((20, 8, 8, 3), 0.5, np.float32)
+    images[:, 0, 0, 0] = 1.0
+    fragile = lambda x: tf.one_hot(tf.cast(tf.abs(x[:, 0, 0, 1] - 0.5) > 1e-4, tf.int32), 10)  # noqa: E731
+    split, cascades = Split(images, np.zeros(20, np.int32)), {"cheat": Cascade({"cheat": Nudge(shift, edge)})}
+    state = assessment(fragile, split, tmp_path / "state", cascades).run()
+    assert state.rejected.sum() == rejected
+    assert (state.fooled_by[0] == ROBUST).sum() == rejected
+
+
+class Recorder:
+    """Finds nothing, and remembers with which noise each restart began."""
+
+    targets, restarts, steps, randomised = 0, 3, 1, True
+
+    def __init__(self):
+        self.seen = []
+
+    def begin(self, examples, seeds, restart):
+        tf.py_function(lambda key, number: self.seen.append((*key.numpy(), int(number))), [seeds.key, restart], [])
+        return Found(tf.zeros_like(examples.labels, tf.bool), examples.x)
+
+    def step(self, predict, examples, state, i, seeds):
+        return state
+
+
+def test_every_restart_has_its_number_and_noise_of_its_own(network, split, tmp_path):
+    recorder = Recorder()
+    assessment(network, split, tmp_path / "state", {"it": Cascade({"it": recorder})}, batch_size=32).run()
+    seen = set(recorder.seen)  # a batch is searched in shares
+    assert sorted(number for *_, number in seen) == [0, 1, 2]
+    assert len({tuple(key) for *key, _ in seen}) == 3
+
+
 def test_what_does_not_stand_goes_on_to_the_next_attack(network, split, tmp_path):
     cascade = Cascade({"cheat": Cheat(0.5), **CASCADES["short"].searches})
     state = assessment(network, split, tmp_path / "state", {"both": cascade}).run()

@@ -160,3 +160,18 @@ def test_sam_refuses_what_makes_no_sense(kind):
         kind(rho=-1)
     with pytest.raises(UserError, match=rf"{kind.__name__}.bn_update: expected .*clean.*, received 'mean'"):
         kind(bn_update="mean")
+
+
+def test_sam_looks_where_it_was_led_and_stays_around_the_weights(weights):
+    asked, start = [], [[w + 1.0 for w in weights]]
+
+    def watched(at):
+        asked.append(at)
+        return gradient(at)
+
+    found = shifts(weights, SAM(0.3)(weights, watched, SEED, start))
+    assert asked == start
+    slopes = [g.numpy() for g in gradient(start[0])]
+    length = np.sqrt(sum((g**2).sum() for g in slopes))
+    for shift, slope in zip(found, slopes, strict=True):
+        np.testing.assert_allclose(shift, 0.3 * slope / length, rtol=1e-9, atol=1e-12)
