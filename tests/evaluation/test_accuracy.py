@@ -3,15 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_network, tiny_split, weights_of
-from test_trainer import bn_network
+from helpers import tiny_batch, tiny_split, tiny_trainer, weights_of
+from test_trainer import bn_network, steps
 
 from awp_tf.attacks import FGSM, PGD, Clean, untargeted
 from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, craft, evaluate, robust_gap
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
+from awp_tf.methods import Standard
 from awp_tf.noise import make_seed
+from awp_tf.perturbations import Identity
 from awp_tf.threats import Linf
 from awp_tf.training.strategy import make_strategy
 
@@ -20,7 +22,10 @@ ATTACKS = {"fgsm": FGSM(Linf(0.2)), "pgd": PGD(Linf(0.2), steps=5)}
 
 @pytest.fixture(scope="module")
 def network():
-    return tiny_network()
+    """Half trained; its BatchNorm has statistics of its own, other than those of any batch."""
+    trainer = tiny_trainer(bn_network(), method=Standard(), attack=Clean(), perturbation=Identity(), rate=0.02)
+    steps(trainer, [tiny_batch(16, seed=seed) for seed in range(6)])
+    return trainer.network
 
 
 def test_accuracies_are_counted_over_all_images(network):

@@ -3,12 +3,14 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers import assert_same_weights, tiny_network, tiny_split
+from helpers import assert_same_weights, tiny_batch, tiny_network, tiny_split
+from test_trainer import bn_network
 
-from awp_tf.attacks import PGD, Clean
+from awp_tf.attacks import PGD, Clean, ZeroStart, untargeted
 from awp_tf.data import ordered
 from awp_tf.evaluation.accuracy import Measurement, craft, evaluate
 from awp_tf.evaluation.passes import Passes, random_direction, shift
+from awp_tf.functional import predictor
 from awp_tf.losses import cross_entropy
 from awp_tf.networks import preact_resnet18
 from awp_tf.noise import make_seed
@@ -86,3 +88,23 @@ def test_the_gradient_is_that_of_the_loss():
     up, down = (passes.height(shift(passes.weights, [direction], [s]), BATCHES).loss for s in (step, -step))
     slope = sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradient, direction, strict=True)) / 40
     np.testing.assert_allclose((up - down) / (2 * step), slope, rtol=2e-2)
+
+
+def test_batch_norm_is_that_of_evaluation_in_all_passes():
+    network = bn_network()
+    for seed in range(3):
+        network(tiny_batch(16, seed=seed)[0], training=True)
+    quiet = PGD(Linf(0.1), steps=3, start=ZeroStart())
+    passes, predict = Passes(network, quiet, seed=0), predictor(network)
+    x, y = (tf.concat(parts, axis=0) for parts in zip(*BATCHES, strict=True))
+    x_adv = quiet(untargeted(predict, y), x, make_seed(0))
+    np.testing.assert_allclose(np.concatenate([z for z, _ in passes.craft(BATCHES)]), x_adv, atol=1e-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(cross_entropy(network(x_adv, training=False), y))
+    height = passes.height(passes.weights, BATCHES)
+    np.testing.assert_allclose(height.loss, loss / len(y), rtol=1e-5)
+    assert height.accuracy == np.mean((np.argmax(predict(x), 1) == y) & (np.argmax(predict(x_adv), 1) == y))
+    for found, expected in zip(
+        passes.gradient(passes.weights, BATCHES), tape.gradient(loss, network.trainable_variables), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)

@@ -96,7 +96,11 @@ def test_the_report_is_what_evaluating_the_saved_network_gives(finished):
     found = evaluate(loaded, ordered(tiny_split(20, seed=7), 10), MEASURE.attacks)
     assert result["best"]["test_clean"] == found["clean"]
     assert result["best"]["test_robust"] == found["robust"]
-    for row in result.values():
+    training = Data(source, batch_size=16, validation=12).load()[1]
+    for name, row in result.items():
+        loaded = keras.models.load_model(folder / f"{name}.keras")
+        found = evaluate(loaded, MEASURE.batches(training, "float32"), MEASURE.attacks)
+        assert row["train_robust"] == found["robust"]
         assert row["robust_gap"] == robust_gap(row["train_robust"], row["test_robust"])
 
 
@@ -126,6 +130,10 @@ def test_ema_is_what_is_saved(tmp_path, finished):
     run(tmp_path / "ema", averaging=lambda network: EMA(network, 0.9))
     ema, plain = (keras.models.load_model(folder / "last.keras") for folder in (tmp_path / "ema", finished[0]))
     assert (np.asarray(ema.weights[0]) != np.asarray(plain.weights[0])).any()
+    held_out = Data(source, batch_size=16, validation=12).load()[2]
+    measured = json.loads((tmp_path / "ema" / "history.json").read_text())[-1]
+    found = evaluate(ema, MEASURE.batches(held_out, "float32"), MEASURE.attacks)
+    assert (measured["validation/clean"], measured["validation/robust"]) == (found["clean"], found["robust"])
 
 
 def test_two_devices_train_as_one_does_in_double_precision(tmp_path):
