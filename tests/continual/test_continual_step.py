@@ -130,10 +130,15 @@ def test_without_anything_of_its_own_it_is_the_ordinary_step():
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_point_is_one_plain_gradient_step_away_on_images_of_the_task_alone():
-    """One step of FS, first order: the gradient at w + eta g, g of the first `current` images."""
-    x, y, *_ = batch = data("float64", current=8)
-    trainer = trained(learner(perturbation=FS(1, 0.1), learning_rate=1.0, momentum=0.0), with_bases=False)
+@pytest.mark.parametrize(("scale", "limit"), [(1.0, 1e6), (0.5, 1e6), (1.0, 0.01)])
+def test_a_point_is_one_plain_gradient_step_away_on_images_of_the_task_alone(scale, limit):
+    """One step of FS, first order: the gradient at w + eta g, g of the first `current` images.
+
+    The step has the scale of the learning rate; numbers of g, and the length of what is descended along, are limited.
+    """
+    x, y, *_ = batch = data("float64", scale=scale, current=8)
+    settings = learner(perturbation=FS(1, 0.1), learning_rate=1.0, momentum=0.0, limit=limit)
+    trainer = trained(settings, with_bases=False)
     network = smooth()
 
     def gradient(images, labels):
@@ -143,8 +148,11 @@ def test_a_point_is_one_plain_gradient_step_away_on_images_of_the_task_alone():
         return tape.gradient(loss, [v.value for v in network.trainable_variables])
 
     start = network.get_weights()
-    network.set_weights([w + 0.1 * g for w, g in zip(start, gradient(x[:8], y[:8]), strict=True)])
-    expected = [w - g.numpy() for w, g in zip(start, gradient(x, y), strict=True)]
+    moves = [0.1 * scale * np.clip(g, -limit, limit) for g in gradient(x[:8], y[:8])]
+    network.set_weights([w + move for w, move in zip(start, moves, strict=True)])
+    found, length = tf.clip_by_global_norm(gradient(x, y), limit)
+    expected = [w - g.numpy() for w, g in zip(start, found, strict=True)]
+    assert (length > limit) == (limit == 0.01)
     trainer.train_step(batch)
     for found, value in zip(trainer.network.get_weights(), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-9)
@@ -270,3 +278,12 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         learner(**settings)
     assert learner(basis=NoBasis()).memory == 0
+
+
+def test_a_task_begins_with_the_importance_of_a_task_that_begins():
+    trainer = trained(learner(basis=Basis(), memory=12, importance=Importance("clip")))
+    for raw in trainer.importance.raw:
+        raw.assign(tf.fill(raw.shape, 0.25))
+    trainer.begin_task()
+    for value in trainer.importance.values():
+        np.testing.assert_array_equal(value, 1.0)

@@ -158,6 +158,35 @@ def test_adversarial_training_measures_robust_accuracy_over_tasks(tmp_path):
     assert robust[1][1] > 0.3
 
 
+def test_accuracy_is_that_of_the_saved_network_on_the_test_images_of_a_task(tmp_path):
+    chosen = settings(sharpness=Sharpness(directions=0))
+    result = learn(chosen, str(tmp_path / "run"), "config")
+    last = keras.models.load_model(tmp_path / "run" / "last.keras")
+    for task, accuracy in zip(chosen.tasks(*chosen.data.load()), result["accuracy"]["clean"][-1], strict=True):
+        logits = last.predict(task.test.images, verbose=0)[:, list(task.classes)]
+        assert accuracy == pytest.approx(np.mean(logits.argmax(1) == task.test.labels))
+
+
+def test_bases_that_grow_keep_what_they_had_and_a_memory_takes_an_image_once(tmp_path):
+    learner = {"basis": Basis(0.8, 0.01, 20, from_task=True), "memory": 500}
+    loop, trainer = loop_of(settings(learner, sharpness=Sharpness(directions=0)), tmp_path / "run")
+    before, extend = [], trainer.bases.extend
+
+    def watched(*given, **how):
+        before.append([value.numpy() for value in trainer.bases.values])
+        extend(*given, **how)
+
+    trainer.bases.extend = watched
+    loop.run()
+    assert len(before) == 2
+    for then, now in zip(before[1], trainer.bases.values, strict=True):
+        kept = then.any(axis=0)
+        assert kept.any()
+        np.testing.assert_allclose(now.numpy()[:, kept], then[:, kept], atol=1e-6)
+    images = loop._memory.draw(500, 0).images
+    assert len(np.unique(images, axis=0)) == len(loop._memory) == 96
+
+
 def test_one_head_for_all_classes_has_no_heads_file(tmp_path):
     chosen = settings(tasks=SplitClasses(2, multi_head=False), sharpness=Sharpness(directions=0))
     result = learn(chosen, str(tmp_path / "run"), "config")

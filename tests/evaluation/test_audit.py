@@ -11,12 +11,16 @@ from golden import mlp
 from helpers import weights_of
 
 from awp_tf.attacks import PGD, LastIterate, Square
+from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data import Split, ordered
+from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation.accuracy import evaluate as measured
 from awp_tf.evaluation.audit import audit
 from awp_tf.evaluation.card import markdown
 from awp_tf.evaluation.output import adversarial_file
 from awp_tf.evaluation.protocol import Protocol, Subject
+from awp_tf.evaluation.sanity import AccuracyCurve
+from awp_tf.evaluation.state import SplitResult
 from awp_tf.infra.errors import UserError
 from awp_tf.networks import small_cnn
 from awp_tf.networks.classifier import Classifier, of_keras
@@ -90,6 +94,43 @@ def test_the_card_has_robustbenchs_fields_and_the_whole_story(finished, network,
     assert card["accuracy"]["test"]["worst case"] <= min(card["accuracy"]["test"][name] for name in ("pgd-5", "square"))
     assert card["network"]["sha256"] == "d"
     assert set(card["versions"]) == {"awp_tf", "tensorflow", "keras", "numpy", "python"}
+
+
+LABELS, PREDICTIONS = np.array([0, 0, 1, 2], np.int32), np.array([0, 1, 1, 2], np.int32)
+ROBUST_AFTER = np.array([True, False, False, True])
+RESULT = SplitResult(LABELS, PREDICTIONS, {"standard/a": ROBUST_AFTER}, {"standard": ROBUST_AFTER}, {})
+NAMED = [  # what else is so; what the card may call AutoAttack's accuracy
+    ({}, "50.00"),
+    ({"whole": False}, None),
+    ({"splits": "train"}, None),
+    ({"name": "quick"}, None),
+    ({"remarks": ("fewer iterations",)}, None),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), NAMED, ids=str)
+def test_only_the_standard_attack_on_all_test_images_has_robustbenchs_name(change, expected, subject):
+    name, splits = change.get("name", "standard"), change.get("splits", "test")
+    result = dataclasses.replace(RESULT, robust={name: ROBUST_AFTER}, after={f"{name}/a": ROBUST_AFTER})
+    protocol = Protocol(threat=THREAT, attacks="fgsm", splits=splits)
+    cascades = {name: Cascade({"a": Square(THREAT)}, remarks=change.get("remarks", ()))}
+    curve, print_ = AccuracyCurve(*[[] for _ in AccuracyCurve._fields]), {"protocol": ""}
+    whole = change.get("whole", True)
+    made = card_lib.make(subject(), protocol, cascades, {splits: result}, [], curve, print_, whole=whole)
+    assert made["autoattack_acc"] == expected
+    assert made["clean_acc"] == "75.00"
+
+
+def test_accuracy_by_class_is_clean_and_robust():
+    assert RESULT.per_class(4) == {"clean": [0.5, 1.0, 1.0, None], "robust": [0.5, 0.0, 1.0, None]}
+
+
+@pytest.mark.parametrize(("examples", "whole"), [(20, False), (40, True), (None, True)])
+def test_some_of_the_images_are_not_all_of_them(examples, whole, subject, tmp_path, monkeypatch):
+    said, make = [], card_lib.make
+    monkeypatch.setattr(card_lib, "make", lambda *given, whole: said.append(whole) or make(*given, whole=whole))
+    audit(subject(), Protocol(threat=THREAT, attacks="fgsm", examples=examples, check_examples=5), str(tmp_path / "o"))
+    assert said == [whole]
 
 
 def test_the_arrays_say_who_fell(finished, splits):

@@ -274,3 +274,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(flags, message, trained, t
     with pytest.raises(UserError, match=message):
         run(*given, f"--output={tmp_path}/out")
     assert not pathlib.Path(tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_loss_is_that_of_the_split_and_the_gap_that_of_training_images(split, views, tmp_path):
+    (found,) = draw(views[:1], Landscape(ATTACK, [0, 1], 1, 0, split=split), str(tmp_path / "out"))["networks"]
+    arrays, view = read_npz(tmp_path / "out" / "landscape.npz"), views[0]
+    for part, images in (("train", view.train), ("test", view.test)):
+        batches = Measurement(ATTACK, examples=None).batches(images, "float32")
+        robust = evaluate(view.network(), batches, {"robust": ATTACK})["robust"]
+        assert arrays[f"{view.name}/robust_{part}"] == pytest.approx(robust, abs=1e-7)
+    assert found["robust_gap"] == pytest.approx(
+        float(arrays[f"{view.name}/robust_train"] - arrays[f"{view.name}/robust_test"]), abs=1e-7
+    )

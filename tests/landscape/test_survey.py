@@ -7,11 +7,12 @@ from helpers import tiny_network, tiny_split
 
 from awp_tf.attacks import PGD
 from awp_tf.data import ordered
-from awp_tf.evaluation.passes import Passes
+from awp_tf.evaluation.passes import Passes, random_direction, shift
 from awp_tf.infra.devices import Devices
 from awp_tf.infra.errors import UserError
 from awp_tf.landscape.settings import Landscape
 from awp_tf.landscape.survey import Survey, cost
+from awp_tf.noise import WEIGHTS, make_seed
 from awp_tf.threats import Linf
 
 ATTACK = PGD(Linf(0.1), steps=2)
@@ -68,6 +69,17 @@ def test_every_point_is_visited_and_all_curves_meet_at_the_weights(whole):
     middle = whole["plane"].reshape(3, 3, 2)[:, 1]  # beta = 0: the first direction
     places = np.isin(SETTINGS.curves[0].coefficients[:, 0], [-1, 0, 1])
     np.testing.assert_allclose(middle, whole["random 1"][places], rtol=1e-6)
+
+
+def test_random_directions_are_different_ones_and_fixed_images_are_those_of_the_weights(whole):
+    assert not np.allclose(whole["random 1"], whole["random 2"])
+    passes = Passes(tiny_network(), ATTACK, seed=SETTINGS.seed)
+    direction = random_direction(passes.weights, make_seed(SETTINGS.seed, WEIGHTS, 1))
+    there = shift(passes.weights, [direction], [1.0])
+    (place,) = np.flatnonzero(SETTINGS.curves[3].coefficients[:, 0] == 1)
+    expected = passes.without_attack().height(there, passes.craft(OWN))
+    np.testing.assert_allclose(whole["random 1, fixed images"][place], expected, rtol=1e-6)
+    assert expected.loss != passes.height(there, OWN).loss
 
 
 def test_along_its_own_direction_the_loss_rises_faster_than_along_a_random_one(tmp_path):
