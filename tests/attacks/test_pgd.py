@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_batch, tiny_network, weights_of
+from helpers import tiny_batch, tiny_network
 
 from awp_tf.attacks import FGSM, PGD, Clean, GaussianStart, Restarts, ZeroStart, targeted, untargeted
 from awp_tf.functional import predictor
@@ -31,41 +31,6 @@ def victim():
 def run(attack, victim, seed=0):
     _, predict, x, y = victim
     return attack(untargeted(predict, y), x, make_seed(seed)).numpy()
-
-
-@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
-def test_stays_in_the_ball_and_in_the_box(attack, victim):
-    x = victim[2].numpy()
-    adversarial = run(attack, victim)
-    inner = getattr(attack, "attack", attack)
-    if not isinstance(inner, Clean):
-        delta = adversarial - x
-        size = np.abs(delta).max() if isinstance(inner.threat, Linf) else np.sqrt((delta**2).sum((1, 2, 3)).max())
-        assert 0 < size <= inner.threat.epsilon + 1e-6
-    assert adversarial.min() >= 0
-    assert adversarial.max() <= 1
-    assert adversarial.dtype == np.float32
-
-
-@pytest.mark.parametrize("attack", ATTACKS[1:], ids=repr)
-def test_raises_the_loss_of_the_batch(attack, victim):
-    _, predict, x, y = victim
-    before, after = (np.mean(cross_entropy(predict(tf.constant(z)), y)) for z in (x.numpy(), run(attack, victim)))
-    assert after > before
-
-
-@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
-def test_leaves_the_network_as_it_was(attack, victim):
-    before = weights_of(victim[0])
-    run(attack, victim)
-    for old, new in zip(before, weights_of(victim[0]), strict=True):
-        np.testing.assert_array_equal(old, new)
-
-
-def test_is_a_function_of_the_seed(victim):
-    attack = PGD(Linf(0.1), steps=2)
-    np.testing.assert_array_equal(run(attack, victim, seed=1), run(attack, victim, seed=1))
-    assert (run(attack, victim, seed=1) != run(attack, victim, seed=2)).any()
 
 
 def test_steps_are_the_formula_of_the_paper(victim):
@@ -98,6 +63,15 @@ def test_restarts_keep_the_worst_of_their_runs(victim):
     singles = [objective(attack(objective, x, make_seed(0).fold(i))).numpy() for i in range(4)]
     kept = objective(Restarts(attack, 4)(objective, x, make_seed(0))).numpy()
     np.testing.assert_allclose(kept, np.max(singles, axis=0), rtol=1e-5)
+
+
+def test_restarts_work_on_inputs_of_any_rank():
+    x = tf.zeros([3, 2, 4])
+    objective = lambda z: tf.reduce_sum(z, axis=[1, 2]) * [1.0, -1.0, 1.0]  # noqa: E731
+    attack = PGD(Linf(0.1), steps=1, relative_step_size=0.1, box=None)
+    found = Restarts(attack, 4)(objective, x, make_seed(0))
+    singles = [objective(attack(objective, x, make_seed(0).fold(i))).numpy() for i in range(4)]
+    np.testing.assert_allclose(objective(found), np.max(singles, axis=0), rtol=1e-6)
 
 
 def test_targeted_attack_moves_towards_its_target(victim):
