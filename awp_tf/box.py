@@ -14,7 +14,7 @@ _OTHER = "(PGD.box: give it their smallest and largest value, or None)."
 
 
 def require_pixels(x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
-    """X, once its values are known to be in the box; in a graph that is found out as it runs (not by XLA).
+    """Returns x after checking that it lies in the box; in a graph the check runs with it, under XLA there is none.
 
     Raises:
         UserError: They are not; a thousandth is granted to the rounding of those who resize. In a graph it is
@@ -36,11 +36,11 @@ def require_pixels(x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
         return tf.identity(x)
 
 
-def box(delta: tf.Tensor, x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
-    """Delta cut so that x + delta stays in the box; for x in it this never lengthens delta."""
+def clip_delta(delta: tf.Tensor, x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
+    """The delta nearest to delta such that x + delta is in the box; for x in it never longer than delta."""
     return delta if limits is None else tf.clip_by_value(delta, limits[0] - x, limits[1] - x)
 
 
-def into(x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
+def clip(x: tf.Tensor, limits: Limits = PIXELS) -> tf.Tensor:
     """The point of the box nearest to x."""
     return x if limits is None else tf.clip_by_value(x, *limits)

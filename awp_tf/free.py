@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from awp_tf import noise, replicas
 from awp_tf.attacks import PGD
-from awp_tf.box import box
+from awp_tf.box import clip_delta
 from awp_tf.examples import examples, share_of
 from awp_tf.functional import compiled, uses_xla
 from awp_tf.infra.errors import UserError, at_least
@@ -81,13 +81,13 @@ class FreeTrainer(RobustTrainer):
             attack = at_epoch(self._pgd, now.epoch, batch.x.dtype)
             if delta is None:
                 seed = noise.make_seed(self.seed, noise.ATTACK, now.step)._replace(first=batch.first)
-                delta = box(attack.start(attack.threat, batch.x, seed), batch.x)
+                delta = clip_delta(attack.start(attack.threat, batch.x, seed), batch.x)
             loss, gradients, slope, new_state = self._compiled_both(now, tf.clip_by_value(batch.x + delta, 0.0, 1.0))
             self._write(now, gradients, new_state)
             # In float16 it may overflow, and would spoil all replays after it.
             slope = tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
             moved = delta + attack.relative_step_size * attack.threat.epsilon * attack.threat.ascend(slope)
-            delta = box(attack.threat.project(moved), batch.x)
+            delta = clip_delta(attack.threat.project(moved), batch.x)
             losses.append(loss)
         return {"loss": replicas.mean([mean(*losses)])[0], **self._scale_log(now), **measured}
 

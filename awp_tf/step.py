@@ -26,8 +26,8 @@ class Now(NamedTuple):
             over the losses the mean over the global batch, and `first`.
         epoch: A float64 scalar.
         step: A scalar, 0-based.
-        scale: Contained in the batch's weight, so that gradients of 16 bits do not vanish; not in what a perturbation
-            is handed.
+        scale: A factor that the batch's weight already contains (loss scaling); it is divided out of the gradients that
+            a perturbation sees.
         loss_scale: How much larger gradients of the outer loss are inside a float16 network (awp_tf.loss_scale).
     """
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from awp_tf.box import box
+from awp_tf.box import clip_delta
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
 from awp_tf.threats import L2, Linf
@@ -56,7 +56,7 @@ def test_l2_samples_have_uniform_length_as_the_reference():
 
 def test_box_keeps_pixels_in_range_and_never_lengthens(delta, rng):
     x = tf.constant(rng.uniform(0, 1, delta.shape), tf.float32)
-    cut = box(delta, x)
+    cut = clip_delta(delta, x)
     assert ((x + cut).numpy() >= -1e-7).all()
     assert ((x + cut).numpy() <= 1 + 1e-7).all()
     assert (np.abs(cut) <= np.abs(delta)).all()

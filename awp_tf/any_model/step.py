@@ -55,8 +55,8 @@ class Measured(NamedTuple):
 class KerasStep(Step):
     """A step of any compiled model; what Keras' own train_step does, but for the optimizer, at explicit weights.
 
-    A state is flat: see Measured. A pass counts its metrics on top of those of before the step, whatever other passes
-    have done.
+    A state is flat: see Measured. Each pass starts its metrics from their values before the step, not from what another
+    pass has left.
 
     Attributes:
         connected: Which trainable variables the loss depends on, as the last pass was traced.

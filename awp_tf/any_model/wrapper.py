@@ -1,4 +1,4 @@
-"""A Keras model that is another one to everybody outside."""
+"""A Keras model that delegates everything but training to another one."""
 
 from typing import Any
 

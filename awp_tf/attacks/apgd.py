@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.attacks.search import LOSSES, Examples, climb, pick
-from awp_tf.box import box
+from awp_tf.box import clip_delta
 from awp_tf.infra.errors import at_least, one_of
 from awp_tf.losses import misclassified
 from awp_tf.noise import ImageSeeds
@@ -86,7 +86,7 @@ class APGD:
 
     def begin(self, examples: Examples, seeds: ImageSeeds, restart: tf.Tensor) -> APGDState:
         """See Search: at a random point on the edge of the ball."""
-        return self.begin_at(examples.x + box(self.threat.edge(examples.x, seeds), examples.x))
+        return self.begin_at(examples.x + clip_delta(self.threat.edge(examples.x, seeds), examples.x))
 
     def begin_at(self, x: tf.Tensor) -> APGDState:
         """The state at given images [B, H, W, C] inside ball and box, before they are evaluated."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from awp_tf.attacks.search import Examples, climb, pick
 from awp_tf.infra.errors import at_least, not_negative
-from awp_tf.losses import misclassified
+from awp_tf.losses import misclassified, targeted_margin
 from awp_tf.noise import ImageSeeds
 from awp_tf.threats import Threat, per_image
 from awp_tf.types import Predict
@@ -120,8 +120,7 @@ class FAB:
 
 def _difference(predict: Predict, examples: Examples, x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     def objective(z: tf.Tensor) -> tuple[tf.Tensor, None]:
-        logits = predict(z)
-        return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, examples.labels, batch_dims=1), None
+        return targeted_margin(predict(z), examples.labels, target), None
 
     return climb(objective, x)[1:]
 

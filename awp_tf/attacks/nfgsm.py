@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.attacks.pgd import gradient_of
-from awp_tf.box import box, require_pixels
+from awp_tf.box import clip_delta, require_pixels
 from awp_tf.infra.errors import not_negative, positive
 from awp_tf.threats import Threat
 from awp_tf.types import Objective
@@ -49,6 +49,6 @@ class NFGSM:
     ) -> tf.Tensor:
         """See Attack, but for the ball; it begins anew whatever start is, or turns would lead further and further."""
         x = require_pixels(x)
-        delta = box(self.relative_noise * self.threat.sample(x, seed), x)
+        delta = clip_delta(self.relative_noise * self.threat.sample(x, seed), x)
         step = self.relative_step_size * self.threat.epsilon * self.threat.ascend(gradient_of(objective, x + delta))
-        return tf.stop_gradient(tf.clip_by_value(x + box(delta + step, x), 0.0, 1.0))
+        return tf.stop_gradient(tf.clip_by_value(x + clip_delta(delta + step, x), 0.0, 1.0))

@@ -6,7 +6,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.box import PIXELS, Limits, box, into, require_pixels
+from awp_tf.box import PIXELS, Limits, clip, clip_delta, require_pixels
 from awp_tf.infra.errors import at_least, not_negative, positive
 from awp_tf.losses import cross_entropy
 from awp_tf.threats import Threat, per_example
@@ -160,13 +160,13 @@ class PGD:
         def step(i: tf.Tensor, delta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             gradient = gradient_of(objective, x + delta)
             moved = self.threat.project(delta + step_size * self.threat.ascend(gradient))
-            return i + 1, box(moved, x, self.box)
+            return i + 1, clip_delta(moved, x, self.box)
 
         counter = tf.constant(0)
         _, delta = tf.while_loop(
-            lambda i, _: i < self.steps, step, (counter, box(first, x, self.box)), maximum_iterations=self.steps
+            lambda i, _: i < self.steps, step, (counter, clip_delta(first, x, self.box)), maximum_iterations=self.steps
         )
-        return tf.stop_gradient(into(x + delta, self.box))
+        return tf.stop_gradient(clip(x + delta, self.box))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from awp_tf import noise
 from awp_tf.attacks.search import Examples, pick
-from awp_tf.box import box
+from awp_tf.box import clip_delta
 from awp_tf.infra.errors import UserError, at_least, positive
 from awp_tf.losses import margin, misclassified
 from awp_tf.threats import Threat
@@ -66,7 +66,7 @@ class SPSA:
 
     def begin(self, examples: Examples, seeds: noise.ImageSeeds, restart: tf.Tensor) -> SPSAState:
         """See Search: at a random point of the ball."""
-        delta = box(self.threat.sample(examples.x, seeds.fold(0)), examples.x)
+        delta = clip_delta(self.threat.sample(examples.x, seeds.fold(0)), examples.x)
         nothing = tf.zeros_like(delta)
         return SPSAState(delta, nothing, nothing, tf.zeros_like(examples.labels, tf.bool), examples.x + delta)
 
@@ -81,7 +81,7 @@ class SPSA:
         age = tf.cast(i + 1, x.dtype)
         unbiased = mean / (1 - tf.pow(tf.constant(_DECAYS[0], x.dtype), age))
         spread = tf.sqrt(square / (1 - tf.pow(tf.constant(_DECAYS[1], x.dtype), age)))
-        delta = box(self.threat.project(state.delta + self.learning_rate * unbiased / (spread + _TINY)), x)
+        delta = clip_delta(self.threat.project(state.delta + self.learning_rate * unbiased / (spread + _TINY)), x)
         moved = tf.clip_by_value(x + delta, 0.0, 1.0)
         wrong = misclassified(predict(moved), examples.labels)
         return SPSAState(delta, mean, square, state.fooled | wrong, pick(wrong, moved, state.adversarial))

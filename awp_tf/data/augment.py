@@ -121,7 +121,7 @@ class Cutout:
                 f"Cutout.size: expected at most the {side} pixels of a side, received {self.size}; bind a smaller one."
             )
         size = tf.fill([tf.shape(images)[0]], self.size)
-        return tf.where(box(seed, images, size, size), tf.zeros([], images.dtype), images)
+        return tf.where(random_box(seed, images, size, size), tf.zeros([], images.dtype), images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Chain:
         return images
 
 
-def box(seed: Seed, images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+def random_box(seed: Seed, images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Which pixels of each image are in a box of so many rows and columns, int32 [B], with its centre anywhere.
 
     Returns:

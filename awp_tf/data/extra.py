@@ -114,7 +114,7 @@ def read(path: str, like: Source) -> Split:
 
 
 def check_parts(name: str, split: Split) -> None:
-    """Checks a split as check_split does, but makes nothing of the size of all images."""
+    """Checks a split as check_split does, in parts, so that no temporary array is as large as all images."""
     images = split.images
     if images.dtype == np.uint8 or images.ndim != 4 or not len(images) == len(split) > 0:
         check_split(name, split)

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import tensorflow as tf
 
 from awp_tf import noise
-from awp_tf.data.augment import box
+from awp_tf.data.augment import random_box
 from awp_tf.infra.errors import at_least, fixed, fraction, positive
 from awp_tf.noise import Seed
 
@@ -124,7 +124,7 @@ class CutMix:
         labels = probabilities(labels, classes, images.dtype)
         side = tf.sqrt(1 - _beta(seed.fold(0), images, self.alpha))
         rows, columns = (tf.cast(side * images.shape[axis], tf.int32) for axis in (1, 2))
-        kept = tf.cast(~box(seed.fold(2), images, rows, columns), images.dtype)
+        kept = tf.cast(~random_box(seed.fold(2), images, rows, columns), images.dtype)
         partner = _partners(seed.fold(1), images)
         share = tf.reduce_mean(kept, axis=[1, 2, 3])
         return _blend(images, partner, kept), _blend(labels, partner, _as(share, labels))

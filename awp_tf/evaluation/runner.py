@@ -119,7 +119,7 @@ def _take(tensors: State, rows: np.ndarray, keep: np.ndarray) -> tuple[State, np
 
 
 def _pad(rows: np.ndarray) -> np.ndarray:
-    """Rows, and the first of them again up to one of 16 sizes in each octave: at most a 16th too many."""
+    """Rows with copies of the first, up to one of 16 sizes per power of two (at most 1/16 more): few sizes are met."""
     count = len(rows)
     grain = 1 << max(count.bit_length() - 5, 0)
     return np.concatenate([rows, np.repeat(rows[:1], -count % grain)])

@@ -68,7 +68,7 @@ def find(kind: str | None) -> Cluster:
     """
     if kind not in _KINDS:
         known = ", ".join(repr(each) for each in _KINDS)
-        raise UserError(f"cluster: expected one of {known}, received {kind!r}.")
+        raise UserError(f"cluster: expected one of {known}, 'tpu', received {kind!r}.")
     return _KINDS[kind]()
 
 
@@ -92,10 +92,8 @@ def _of_tf_config() -> Cluster:
             f"{', '.join(sorted(listed))} and a task of type {kind!r}."
         )
     chief = listed.get("chief", [])
-    place = index + len(chief) if kind == "worker" and type(index) is int and index >= 0 else index
-    workers = (*chief, *listed.get("worker", []))
     _require_index(index, listed[kind])
-    return Cluster(workers, place)
+    return Cluster((*chief, *listed.get("worker", [])), index + (len(chief) if kind == "worker" else 0))
 
 
 def _require_index(index: object, addresses: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ def workers() -> int:
 
 
 def prepare() -> None:
-    """Keeps each worker's operations on cores of its own: two workers on a core each beat two on both.
+    """Limits an operation to its thread's share of the cores: two on a core each are faster than two that share both.
 
     To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
     """

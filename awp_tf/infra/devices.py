@@ -44,7 +44,7 @@ class Devices:
         return len(self) * cpu.workers()
 
     def on(self, number: int) -> AbstractContextManager[object]:
-        """A context whose operations are on device `number`, counted round, in whatever function they were traced."""
+        """A context: operations are on device `number` modulo their count, also in functions traced elsewhere."""
         return tf.device(self.names[number % len(self)]) if self.names else contextlib.nullcontext()
 
     def copies(self, tensors: Nested) -> list[Nested]:

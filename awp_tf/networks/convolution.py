@@ -34,7 +34,7 @@ class _Form(NamedTuple):
 
     Attributes:
         apply: Of inputs [B, H, W, C] and what prepare made, outputs [B, H, W, K].
-        prepare: Of a kernel [3, 3, C, K], what depends on nothing else.
+        prepare: Of a kernel [h, w, C, K], what depends on nothing else.
     """
 
     apply: Callable[[tf.Tensor, Any], tf.Tensor]
@@ -51,11 +51,13 @@ class Conv2D(keras.layers.Conv2D):
         self._images = tuple(input_shape[1:])
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """The convolution alone: inputs [B, H, W, C], kernel [3, 3, C, K], result [B, H, W, K]."""
+        """The convolution alone: inputs [B, H, W, C], kernel [h, w, C, K], result [B, H, W, K]."""
         dtype = _computed_in(inputs.dtype)
         form = _form(self, tuple(inputs.shape[1:]), dtype)
-        ready_for, ready = ready_of(self) or (_UNPREPARED, None)
-        if ready_for != form:
+        made = ready_of(self)
+        if made is not None and made[0] == form:
+            ready = made[1]
+        else:
             kernel = tf.cast(tf.convert_to_tensor(kernel), dtype)
             ready = form.prepare(kernel) if form else kernel
         x = tf.cast(inputs, dtype)
@@ -147,6 +149,5 @@ def _sliced(down: int, right: int) -> _Form:
     return _Form(lambda x, kernel: tf.nn.conv2d(x[:, ::down, ::right], kernel, 1, "VALID"))
 
 
-_UNPREPARED = _Form(lambda inputs, _: inputs)
 _WINOGRAD, _COLUMNS = _Form(winograd, at_points), _Form(columns)
 _TURNED = _Form(lambda x, kernels: turned(x, *kernels), lambda kernel: (kernel, turn(kernel)))

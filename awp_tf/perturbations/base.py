@@ -11,8 +11,8 @@ from awp_tf.types import Gradient, Weights
 Points = Sequence[Weights]  # one or more, each all weights of the network
 Loss = Callable[[Weights], tf.Tensor]  # the outer loss of each example, [B], as a function of the weights
 
-# Of the states of BatchNorm before the step, after each pass of the search, and after the pass at the nearby point:
-# which one that last pass (and every pass of the search) begins with, and which one is kept.
+# (begin, keep): places in [state of BatchNorm before the step, after each pass of the search, after the pass at the
+# nearby point]. Every pass starts from `begin` (the latest, for -1), and `keep` is what the network has afterwards.
 BN_UPDATES = {"clean": (0, 1), "perturbed": (0, -1), "both": (-1, -1)}
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from awp_tf.data import Batches, CutMix, MixChain, MixUp, NoMix, PadCropFlip, SmoothLabels, Split
-from awp_tf.data.augment import box
+from awp_tf.data.augment import random_box
 from awp_tf.infra.errors import UserError
 from awp_tf.noise import make_seed
 
@@ -108,7 +108,7 @@ def test_the_labels_of_cutmix_are_the_shares_of_the_pixels():
 
 def test_a_box_has_its_size_and_its_centre_anywhere():
     images = tf.zeros([4000, 9, 7, 1])
-    inside = box(make_seed(0), images, tf.fill([4000], 3), tf.fill([4000], 2)).numpy()[..., 0]
+    inside = random_box(make_seed(0), images, tf.fill([4000], 3), tf.fill([4000], 2)).numpy()[..., 0]
     areas = inside.sum(axis=(1, 2))
     assert set(areas) <= {2, 3, 4, 6, 1}
     assert (inside.any(axis=2).sum(axis=1) == 3).mean() == pytest.approx(7 / 9, abs=0.03)
