@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import absl.flags
 
@@ -17,6 +18,8 @@ from awp_tf.infra.files import local
 from awp_tf.infra.run_folder import epoch_file, kept_epochs, read_run, require_same_data
 
 from . import _cli
+
+T = TypeVar("T")
 
 absl.flags.adopt_module_key_flags(_cli)  # so that --help shows them
 WORKDIR = absl.flags.DEFINE_string("workdir", None, "A run's folder.")
@@ -117,6 +120,20 @@ def networks(path: pathlib.Path, names: Sequence[str]) -> list[tuple[str, int | 
             f"there is no {', '.join(missing) or 'kept epoch'}."
         )
     return result
+
+
+def one_network(path: pathlib.Path, purpose: str) -> tuple[str, pathlib.Path]:
+    """(Name, file) of the network of a run that --network says, or its default one; UserError where it says several."""
+    (name, _, file), *others = networks(path, [NETWORK.value or default_network(path)])
+    if others:
+        raise UserError(f"--network: expected one network to {purpose}, received epochs.")
+    return name, file
+
+
+def changed(settings: T, **given: object) -> T:
+    """Settings, a dataclass, with those that were given: a flag that was not is None."""
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
 
 
 def _of_file(path: pathlib.Path, file: pathlib.Path) -> tuple[str, int | None, pathlib.Path]:

@@ -17,7 +17,6 @@ Each attacks every eighth image and may be stopped and started again on its own;
 results. They are those of one machine but for times, and for rounding in batches of other images.
 """
 
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,6 @@ from awp_tf.evaluation.card import Card, results
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.shard import Shard
 from awp_tf.evaluation.shards import audit_shard
-from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
 from awp_tf.networks.classifier import Classifier, load
 
@@ -92,9 +90,7 @@ def _report(card: Card, output: str) -> None:
 def _of_run(folder: str) -> tuple[Subject, Protocol, str]:
     """A network of a run, on the run's data and by its protocol."""
     run = _flags.run(folder)
-    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or _flags.default_network(run.path)])
-    if others:
-        raise UserError("--network: expected one network to evaluate, received epochs.")
+    name, file = _flags.one_network(run.path, "evaluate")
     protocol = _with_flags(_cli.call(Protocol))
     subject = Subject(
         load(str(file)),
@@ -123,16 +119,16 @@ def _of_network() -> tuple[Subject, Protocol, str]:
 
 def _with_flags(protocol: Protocol) -> Protocol:
     """The protocol with what the flags say."""
-    given = {
-        "threat": threats.parse(_flags.THREAT.value) if _flags.THREAT.value else None,
-        "attacks": _ATTACKS.value,
-        "splits": _SPLITS.value,
-        "examples": _flags.EXAMPLES.value,
-        "batch_size": _flags.BATCH.value,
-        "check_examples": _CHECKED.value,
-        "seed": _flags.SEED.value,
-    }
-    return dataclasses.replace(protocol, **{name: value for name, value in given.items() if value is not None})
+    return _flags.changed(
+        protocol,
+        threat=threats.parse(_flags.THREAT.value) if _flags.THREAT.value else None,
+        attacks=_ATTACKS.value,
+        splits=_SPLITS.value,
+        examples=_flags.EXAMPLES.value,
+        batch_size=_flags.BATCH.value,
+        check_examples=_CHECKED.value,
+        seed=_flags.SEED.value,
+    )
 
 
 def _transfer() -> Classifier | None:

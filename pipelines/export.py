@@ -10,7 +10,6 @@ written is read back in a fresh process and compared with the network before it 
 never overwritten.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -52,8 +51,7 @@ def run(argv: Sequence[str]) -> None:
             raise UserError(f"--{flag.name}: plays no part in an export.")
     use_gpus(1)
     settings, servable = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
-    given = {"keep": _KEEP.value, "floats": _FLOATS.value}
-    settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
+    settings = _flags.changed(settings, keep=_KEEP.value, floats=_FLOATS.value)
     base = str(local(_flags.OUTPUT.value or "serving"))
     if _FORMAT.value == "onnx":
         print(f"written: {export_onnx(servable, base)}")
@@ -74,9 +72,7 @@ def run(argv: Sequence[str]) -> None:
 def _of_run(folder: str) -> tuple[Export, Servable]:
     """A network of a run: the best one, or the last where there is no best, unless --network says otherwise."""
     run = _flags.run(folder)
-    (name, _, file), *others = _flags.networks(run.path, [_flags.NETWORK.value or _flags.default_network(run.path)])
-    if others:
-        raise UserError("--network: expected one network to export, received epochs.")
+    name, file = _flags.one_network(run.path, "export")
     evaluation = _flags.evaluation_folder(run.path, name) / "evaluation.json"
     return _cli.call(Export), Servable(
         _MODEL.value or _flags.plain(run.path.resolve().name),

@@ -95,18 +95,18 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
 
 def _with_flags(settings: Landscape) -> Landscape:
     """The settings with what the flags say."""
-    given = {
-        "alphas": _ALPHAS.value,
-        "directions": _DIRECTIONS.value,
-        "plane": _PLANE.value,
-        "fixed": _FIXED.value,
-        "awp_length": _AWP_LENGTH.value,
-        "examples": _flags.EXAMPLES.value,
-        "split": _SPLIT.value,
-        "batch_size": _flags.BATCH.value,
-        "seed": _flags.SEED.value,
-    }
-    return dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
+    return _flags.changed(
+        settings,
+        alphas=_ALPHAS.value,
+        directions=_DIRECTIONS.value,
+        plane=_PLANE.value,
+        fixed=_FIXED.value,
+        awp_length=_AWP_LENGTH.value,
+        examples=_flags.EXAMPLES.value,
+        split=_SPLIT.value,
+        batch_size=_flags.BATCH.value,
+        seed=_flags.SEED.value,
+    )
 
 
 def _several(value: str | None) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 import awp_tf.networks
 from awp_tf.data.splits import Split
-from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.state import result_of
 from awp_tf.infra.errors import UserError

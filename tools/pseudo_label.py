@@ -175,9 +175,7 @@ def _network() -> tuple[Classifier, Sequence[str]]:
         return load(str(local(_flags.NETWORK.value or ""))), ()
     path = local(_flags.WORKDIR.value)
     read_run(path, finished=False)
-    (_, _, file), *others = _flags.networks(path, [_flags.NETWORK.value or "best"])
-    if others:
-        raise UserError("--network: expected one network, received several.")
+    _, file = _flags.one_network(path, "label with")
     names = trained_on(path).get("class names", ())
     return load(str(file)), names if isinstance(names, list) else ()
 

@@ -135,7 +135,7 @@ class AttackPass:
                 examples = self._examples(shares[index], run.target)
                 return self.runner(examples, key, run.restart, on_progress, numbers[index])
 
-        with concurrent.futures.ThreadPoolExecutor(self.devices.workers) as pool:
+        with concurrent.futures.ThreadPoolExecutor(self.devices.threads) as pool:
             return list(zip(pool.map(search, range(len(shares))), shares, strict=True))
 
     def _shares(self, places: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

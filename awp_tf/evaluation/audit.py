@@ -12,7 +12,7 @@ from awp_tf.data.batches import spread
 from awp_tf.data.splits import evenly
 from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation import output
-from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.sanity import Check, Sanity, black_box, verification
 from awp_tf.evaluation.shard import Shard

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from awp_tf.data.splits import evenly
 from awp_tf.evaluation import pictures
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.card import Card, markdown
-from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Subject
 from awp_tf.evaluation.sanity import AccuracyCurve
 from awp_tf.evaluation.state import SplitResult

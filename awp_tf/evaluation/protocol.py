@@ -64,7 +64,7 @@ class Protocol:
         """Into how many parts a batch of so many images is cut, to be searched side by side and in turn."""
         if tf.config.list_physical_devices("GPU"):
             return 1
-        return min(images, cpu.workers() * -(-images // (cpu.workers() * _SHARE)))
+        return min(images, cpu.threads() * -(-images // (cpu.threads() * _SHARE)))
 
     @property
     def expects_randomised(self) -> bool:

@@ -7,7 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
-_MOST_WORKERS = 8
+_MOST_THREADS = 8
 
 
 def cores() -> list[int]:
@@ -25,9 +25,9 @@ def has_avx512() -> bool:
     return False
 
 
-def workers() -> int:
+def threads() -> int:
     """Threads that work side by side: one for each of at most 8 cores; with a GPU, one."""
-    return 1 if tf.config.list_physical_devices("GPU") else min(len(cores()), _MOST_WORKERS)
+    return 1 if tf.config.list_physical_devices("GPU") else min(len(cores()), _MOST_THREADS)
 
 
 def prepare() -> None:
@@ -36,7 +36,7 @@ def prepare() -> None:
     To be called before TensorFlow does anything; later, or with a GPU, it has no effect.
     """
     if not tf.config.list_physical_devices("GPU"):
-        share_among(workers())
+        share_among(threads())
 
 
 def share_among(count: int) -> None:

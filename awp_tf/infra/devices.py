@@ -39,9 +39,9 @@ class Devices:
         return max(len(self.names), 1)
 
     @property
-    def workers(self) -> int:
+    def threads(self) -> int:
         """Threads that work side by side: on a CPU one for each core, on GPUs one for each of them."""
-        return len(self) * cpu.workers()
+        return len(self) * cpu.threads()
 
     def on(self, number: int) -> AbstractContextManager[object]:
         """A context: operations are on device `number` modulo their count, also in functions traced elsewhere."""

@@ -112,7 +112,7 @@ def draw(
     different = {view.content: view for view in views}.values()
     sizes = [(len(own), len(other)) for own, other in (_own_and_other(view, settings) for view in different)]
     with place.open(), Interrupt() as interrupt:
-        meter = Meter(sizes, settings, interrupt.check, devices.workers)
+        meter = Meter(sizes, settings, interrupt.check, devices.threads)
         results = _results(views, settings, place.state, meter, devices)
         content = {
             "text": text(results),
@@ -148,7 +148,7 @@ def _result(view: View, settings: Landscape, file: pathlib.Path, meter: Meter, d
     dtype = network.inputs[0].dtype
     own, other = (list(ordered(split, settings.batch_size, dtype)) for split in _own_and_other(view, settings))
     passes = Passes(network, settings.attack, seed=settings.seed)
-    survey = Survey(passes, own, other, settings, file, meter.advance, devices.workers, devices)
+    survey = Survey(passes, own, other, settings, file, meter.advance, devices.threads, devices)
     meter.begin(passes, own[0])
     meter.skip(survey.done())
     result = Result(view.name, view.group, view.epoch, survey.run(), settings)

@@ -31,7 +31,7 @@ class Survey:
         settings: What is visited.
         file: Holds what was found so far.
         on_passes: Called with the number of passes that a batch has made, from several threads; may raise.
-        workers: How many points are visited side by side.
+        threads: How many points are visited side by side.
         devices: Where, in turn.
     """
 
@@ -41,7 +41,7 @@ class Survey:
     settings: Landscape
     file: pathlib.Path
     on_passes: Callable[[int], None]
-    workers: int = 1
+    threads: int = 1
     devices: Devices = Devices()
 
     def run(self) -> Heights:
@@ -93,9 +93,9 @@ class Survey:
                 return passes.height(weights, batches, on_batch)
 
         missing = np.flatnonzero(np.isnan(heights).any(axis=1))
-        with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
-            for first in range(0, len(missing), self.workers):
-                places = missing[first : first + self.workers]
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            for first in range(0, len(missing), self.threads):
+                places = missing[first : first + self.threads]
                 heights[places] = list(pool.map(visit, range(len(places)), places))
                 save()
 
@@ -137,7 +137,7 @@ class Meter:
         sizes: Sequence[tuple[int, int]],
         settings: Landscape,
         check: Callable[[], None],
-        workers: int = 1,
+        threads: int = 1,
     ) -> None:
         """Prints the cost.
 
@@ -145,9 +145,9 @@ class Meter:
             sizes: For every network, on how many images the loss is drawn, and how many more there are for the gap.
             settings: What is visited.
             check: Called often; may raise.
-            workers: How many points are visited side by side.
+            threads: How many points are visited side by side.
         """
-        self._check, self._workers = check, workers
+        self._check, self._threads = check, threads
         self._start = time.perf_counter()
         batches = [[-(-images // settings.batch_size) for images in pair] for pair in sizes]
         self._total = sum(cost(settings, own, other) for own, other in batches)
@@ -168,7 +168,7 @@ class Meter:
         passes.height(passes.weights, [batch])  # traces
         start = time.perf_counter()
         passes.height(passes.weights, [batch])
-        seconds = (time.perf_counter() - start) / self._at_start * self._total / self._workers
+        seconds = (time.perf_counter() - start) / self._at_start * self._total / self._threads
         print(f"about {duration(seconds)} in all", flush=True)
         self._pace, self._begun = Pace(self._total), True
 

@@ -6,7 +6,7 @@ from golden import FLAGS, THREATS, mlp
 from awp_tf.attacks import APGD, FAB, FGSM, PGD, SPSA, LastIterate, Square
 from awp_tf.attacks.autoattack import AutoAttack, cascade_of
 from awp_tf.data import Split
-from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.state import result_of
 from awp_tf.infra.errors import UserError

@@ -8,8 +8,8 @@ from awp_tf.attacks import APGD
 from awp_tf.attacks.autoattack import Cascade
 from awp_tf.data import Split
 from awp_tf.evaluation import runner
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.attack_pass import AttackProgress
-from awp_tf.evaluation.cascades import Assessment
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.infra import progress
 from awp_tf.infra.devices import Devices

@@ -76,7 +76,9 @@ def test_a_scheduler_that_is_not_there_is_said(monkeypatch):
         find("slurm")
     with pytest.raises(UserError, match="an Indexed Job with JOB_NAME and JOB_COMPLETION_INDEX"):
         find("kubernetes")
-    with pytest.raises(UserError, match="cluster: expected one of None, 'alone', 'slurm', 'kubernetes', 'tpu', received 'x'"):
+    with pytest.raises(
+        UserError, match="cluster: expected one of None, 'alone', 'slurm', 'kubernetes', 'tpu', received 'x'"
+    ):
         find("x")
 
 

@@ -14,7 +14,7 @@ def test_cores_are_those_the_process_is_bound_to():
     try:
         os.sched_setaffinity(0, everything[-1:])
         assert cpu.cores() == everything[-1:]
-        assert cpu.workers() == 1
+        assert cpu.threads() == 1
     finally:
         os.sched_setaffinity(0, everything)
 
@@ -50,9 +50,9 @@ def test_avx512_is_not_assumed(monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (3, 3), (64, 8)])
-def test_a_worker_a_core_but_not_too_many(count, expected, monkeypatch):
+def test_a_thread_a_core_but_not_too_many(count, expected, monkeypatch):
     monkeypatch.setattr(cpu, "cores", lambda: list(range(count)))
-    assert cpu.workers() == expected
+    assert cpu.threads() == expected
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 8), (2, 4), (3, 2), (16, 1)])
@@ -88,6 +88,6 @@ def test_slices_of_a_cpu_have_threads_of_their_own():
     assert own >= together + of_a_slice
 
 
-def test_a_gpu_has_one_worker(monkeypatch):
+def test_a_gpu_has_one_thread(monkeypatch):
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: ["GPU:0"])
-    assert cpu.workers() == 1
+    assert cpu.threads() == 1

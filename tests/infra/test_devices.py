@@ -71,7 +71,7 @@ def test_a_failure_stops_the_work_and_is_passed_on():
 
 def test_a_worker_a_core_on_each(monkeypatch):
     monkeypatch.setattr(cpu, "cores", lambda: [0, 1, 2])
-    assert (Devices().workers, TWO.workers) == (3, 6)
+    assert (Devices().threads, TWO.threads) == (3, 6)
 
 
 def test_those_of_the_strategy_in_scope():

@@ -24,9 +24,9 @@ class Stop(Exception):  # noqa: N818
     """What an interruption raises."""
 
 
-def survey(file, settings=SETTINGS, on_passes=lambda passes: None, workers=1, devices=Devices()):
+def survey(file, settings=SETTINGS, on_passes=lambda passes: None, threads=1, devices=Devices()):
     passes = Passes(tiny_network(), settings.attack, seed=settings.seed)
-    return Survey(passes, OWN, OTHER, settings, file, on_passes, workers, devices)
+    return Survey(passes, OWN, OTHER, settings, file, on_passes, threads, devices)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_an_interrupted_survey_goes_on_and_ends_with_the_same_numbers(stop, tmp_
 
 
 def test_points_side_by_side_give_the_same_numbers(tmp_path, whole):
-    found = survey(tmp_path / "a.npz", workers=3).run()
+    found = survey(tmp_path / "a.npz", threads=3).run()
     for name in whole:
         np.testing.assert_array_equal(found[name], whole[name])
 
@@ -127,7 +127,7 @@ def test_two_devices_visit_points_and_the_numbers_are_those_of_one(tmp_path, who
         return height(self, weights, *given)
 
     monkeypatch.setattr(Passes, "height", spy)
-    found = survey(tmp_path / "a.npz", workers=4, devices=Devices(("CPU:0", "CPU:1"))).run()
+    found = survey(tmp_path / "a.npz", threads=4, devices=Devices(("CPU:0", "CPU:1"))).run()
     assert len(used) == 2
     assert all(weights == losses for weights, losses in used)
     for name in whole:

@@ -13,7 +13,7 @@ from awp_tf.attacks import APGD, PGD, LastIterate, Square
 from awp_tf.attacks.autoattack import AutoAttack, Cascade
 from awp_tf.attacks.search import Found
 from awp_tf.data import Split
-from awp_tf.evaluation.cascades import Assessment
+from awp_tf.evaluation.assessment import Assessment
 from awp_tf.evaluation.protocol import Protocol
 from awp_tf.evaluation.sanity import verification
 from awp_tf.evaluation.state import CLEAN_ERROR, ROBUST, EvaluationState, gaps, result_of, runs_of
