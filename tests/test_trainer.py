@@ -54,7 +54,13 @@ def batches(count=3, dtype="float32"):
 COMBINATIONS = [*((name, "awp") for name in METHODS), *(("trades", name) for name in PERTURBATIONS if name != "awp")]
 
 
-@pytest.mark.parametrize(("method", "perturbation"), [*COMBINATIONS, ("standard", "rwp")])
+OFTEN = {("at", "awp"), ("mart", "awp"), ("trades", "awp2"), ("trades", "rwp")}  # the others are slow
+
+
+@pytest.mark.parametrize(
+    ("method", "perturbation"),
+    [pair if pair in OFTEN else pytest.param(*pair, marks=pytest.mark.slow) for pair in COMBINATIONS],
+)
 def test_every_method_and_every_perturbation_trains(method, perturbation):
     trainer = tiny_trainer(perturbation=PERTURBATIONS[perturbation], rate=0.05, **METHODS[method])
     losses = [logs["loss"] for logs in steps(trainer, [tiny_batch(16)] * 12)]

@@ -29,6 +29,15 @@ SMALL = 1e-9  # GiB: nothing fits
 
 @pytest.fixture
 def folder(tmp_path, rng):
+    return image_files(tmp_path, rng)
+
+
+@pytest.fixture
+def file(tmp_path, rng):
+    return array_files(tmp_path, rng)
+
+
+def image_files(tmp_path, rng):
     for part, count in (("train", 24), ("test", 8)):
         for i in range(count):
             file = tmp_path / "images" / part / "ab"[i % 2] / f"{i}.png"
@@ -37,8 +46,7 @@ def folder(tmp_path, rng):
     return tmp_path / "images"
 
 
-@pytest.fixture
-def file(tmp_path, rng):
+def array_files(tmp_path, rng):
     arrays = {}
     for part, count in (("train", 40), ("test", 12)):
         arrays[f"x_{part}"] = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
@@ -60,9 +68,11 @@ SOURCES = {
 }
 
 
-@pytest.fixture(params=SOURCES)
-def pair(request, folder, file):
+@pytest.fixture(scope="module", params=SOURCES)
+def pair(request, tmp_path_factory):
     """A source in memory, and the same one where it is."""
+    place, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+    folder, file = image_files(place, rng), array_files(place, rng)
     held, stored = (SOURCES[request.param](folder, file, gib) for gib in (None, SMALL))
     assert in_memory(held.train.images)
     assert not in_memory(stored.train.images)
