@@ -1,9 +1,10 @@
 """Reads folders of class folders: which files are images, what is left out, and every format as its pixels."""
 
 import collections
+import functools
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import PIL.Image
@@ -117,7 +118,8 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """
     try:
         with tf.device("CPU:0"):  # a GPU would take what it can of this, one image at a time, and wait for its training
-            return resize(_pixels(file.read_bytes(), channels), size, size).numpy()
+            decoded: np.ndarray = _decoded(file.read_bytes(), size, channels).numpy()
+            return decoded
     except FileNotFoundError as error:
         raise _gone(file) from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
@@ -132,17 +134,35 @@ def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.cast(tf.round(tf.clip_by_value(real, 0, 255)), tf.uint8)
 
 
-def _pixels(content: bytes, channels: int) -> tf.Tensor:
+def _decoded(content: bytes, size: int, channels: int) -> tf.Tensor:
     """PNG and JPEG by TensorFlow, exactly as a server decodes them; others by Pillow where TensorFlow cannot."""
     if content[:2] == b"BM":  # TensorFlow takes the colour indexes of a palette for grey values
         with PIL.Image.open(io.BytesIO(content)) as image:
-            return tf.constant(
-                np.asarray(image.convert("RGB" if channels == 3 else "L")).reshape(*image.size[::-1], channels)
-            )
+            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+            return resize(tf.constant(pixels.reshape(*image.size[::-1], channels)), size, size)
     # Of WebP and GIF TensorFlow gives colour only.
     colour_only = content[:3] == b"GIF" or content[:4] == b"RIFF"
-    image = tf.io.decode_image(content, channels=3 if colour_only else channels, expand_animations=False)
-    return tf.image.rgb_to_grayscale(image) if colour_only and channels == 1 else image
+    return _decoder(channels, colour_only)(tf.constant(content), tf.constant(size))
+
+
+@functools.cache
+def _decoder(channels: int, colour_only: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """One graph from a file's content and a size to pixels: a dozen calls of single operations take longer."""
+
+    def decoder(content: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        with tf.device("CPU:0"):
+            found = 3 if colour_only else channels
+            image = tf.ensure_shape(
+                tf.io.decode_image(content, channels=found, expand_animations=False), [None, None, found]
+            )
+            image = tf.image.rgb_to_grayscale(image) if found > channels else image
+            fits = tf.reduce_all(tf.shape(image)[:2] == size)  # resizing would change nothing
+            return tf.cond(fits, lambda: image, lambda: resize(image, size, size))
+
+    traced: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = tf.function(decoder, autograph=False).get_concrete_function(
+        tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)
+    )
+    return traced
 
 
 def _images(root: pathlib.Path, name: str) -> list[pathlib.Path]:

@@ -144,7 +144,7 @@ def test_names_that_are_no_utf8(tmp_path):
 
 
 def test_a_file_is_decoded_by_the_cpu_whatever_else_computes(tmp_path, monkeypatch):
-    COLOUR.save(tmp_path / "a.png")
+    COLOUR.save(tmp_path / "a.bmp")
     places = []
 
     def resized(image, height, width):
@@ -153,5 +153,13 @@ def test_a_file_is_decoded_by_the_cpu_whatever_else_computes(tmp_path, monkeypat
 
     monkeypatch.setattr(folders, "resize", resized)
     with tf.device("CPU:1"):
-        decode(tmp_path / "a.png", SIZE, 3)
+        decode(tmp_path / "a.bmp", SIZE, 3)
     assert places[0].endswith("CPU:0")
+    graph = folders._decoder(3, False).graph
+    assert {op.device[-5:] for op in graph.get_operations() if op.type not in ("Placeholder", "Identity")} == {"CPU:0"}
+
+
+@pytest.mark.parametrize("size", [SIZE, 7, 20])
+def test_an_image_of_the_right_size_is_as_if_it_had_been_resized(size, tmp_path):
+    COLOUR.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", size, 3), folders.resize(tf.constant(PIXELS), size, size))
