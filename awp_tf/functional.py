@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.keras_layers import all_layers, is_synchronized
 from awp_tf.loss_scale import PER_IMAGE, all_entered, scaling
 from awp_tf.losses import correct, misclassified
 from awp_tf.prepared import prepared, using
@@ -148,14 +149,13 @@ def require_synchronizable(network: keras.Model, *, jit: bool, attacked: bool, i
         attacked: Whether the attack's loop has passes in training mode.
         in_parts: Whether the loop over the parts of a batch has.
     """
-    synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
     against = {
         "XLA (say xla=False)": jit,
         "an attack in training mode (say attack_in_training_mode=False)": attacked,
         "a batch in parts (say accumulation=1)": in_parts,
     }
     why = next((reason for reason, is_so in against.items() if is_so), None)
-    if why and synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    if why and is_synchronized(network) and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise UserError(f"{network.name}: synchronized=True on several devices does not work with {why}.")
 
 
@@ -165,7 +165,7 @@ def require_smooth(network: keras.Model) -> None:
     ReLU and its kin, and maximum pooling, have kinks, which derivatives do not see; Keras' own normalisations stop a
     gradient inside their variance (tf.nn.moments), so their first derivatives are right and their second ones wrong.
     """
-    for layer in network._flatten_layers():  # noqa: SLF001
+    for layer in all_layers(network):
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         kind = type(layer).__name__
         if activation not in _SMOOTH or re.search(r"Normalization$|ReLU$|^ELU|MaxPool", kind):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from awp_tf.infra.keras_layers import all_layers
 from awp_tf.types import Weights
 
 PER_IMAGE = 2.0**8  # for gradients of each image's own loss: those above 255 overflow, those below 2e-10 vanish
@@ -63,7 +64,7 @@ def scaling(network: keras.Model, factor: tf.Tensor | float = PER_IMAGE) -> Scal
 
 def in_float16(network: keras.Model) -> bool:
     """Whether any of its layers computes in float16."""
-    return any(layer.compute_dtype == "float16" for layer in network._flatten_layers())  # noqa: SLF001
+    return any(layer.compute_dtype == "float16" for layer in all_layers(network))
 
 
 def settled(network: keras.Model, gradients: Weights, before: Weights, after: Weights) -> Weights:

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from awp_tf.infra.keras_layers import all_layers
+
 Prepared = dict[int, Any]
 _NOW: contextvars.ContextVar[Prepared] = contextvars.ContextVar("_NOW")
 
@@ -20,7 +22,7 @@ def prepared(network: keras.Model, values: Iterable[tuple[keras.Variable, tf.Ten
         values: Of its variables; layers whose kernel is missing are left out.
     """
     of = {id(variable): value for variable, value in values}
-    layers = [layer for layer in network._flatten_layers() if hasattr(layer, "prepared")]  # noqa: SLF001
+    layers = [layer for layer in all_layers(network) if hasattr(layer, "prepared")]
     ready = {id(layer): layer.prepared(of[id(layer.kernel)]) for layer in layers if id(layer.kernel) in of}
     return {layer: each for layer, each in ready.items() if each is not None}
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.functional import read
+from awp_tf.infra.keras_layers import all_layers
 from awp_tf.networks.layers import BatchNorm
 from awp_tf.types import Weights
 
@@ -25,7 +26,7 @@ class Recalibration:
     def __init__(self, network: keras.Model) -> None:
         """Prepares network, which may have layers of our BatchNorm and of Keras' own, at any depth."""
         self._network = network
-        self._layers = [layer for layer in network._flatten_layers() if isinstance(layer, _KINDS)]  # noqa: SLF001
+        self._layers = [layer for layer in all_layers(network) if isinstance(layer, _KINDS)]
         self._running = [v for layer in self._layers for v in (layer.moving_mean, layer.moving_variance)]
         self._of_batch = tf.function(self._statistics, autograph=False, reduce_retracing=True)
 

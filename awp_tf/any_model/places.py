@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.keras_layers import all_layers
 
 Call = Callable[[Any], Any]  # a model in training mode: inputs to outputs
 
@@ -122,7 +123,7 @@ def place(model: keras.Model, name: str | None) -> Place:
         UserError: There is no such input or layer.
     """
     inputs = [tensor.name for tensor in getattr(model, "inputs", None) or []]
-    layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}  # noqa: SLF001
+    layers = {layer.name: layer for layer in all_layers(model)[1:]}
     layers = {n: layer for n, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
     if name is None:
         if len(inputs) != 1:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.keras_layers import is_synchronized
 from awp_tf.perturbations import Perturbation
 
 
@@ -47,8 +48,7 @@ def require_trainable(network: keras.Model) -> None:
 
 def require_no_meeting(network: keras.Model, attack: PGD | None) -> None:
     """Raises UserError where statistics over all replicas would meet inside the loop of an attack."""
-    synchronized = any(getattr(layer, "synchronized", False) for layer in network._flatten_layers())  # noqa: SLF001
-    if attack is not None and synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    if attack is not None and is_synchronized(network) and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise UserError(
             f"attack: expected no synchronized BatchNormalization on several devices, received {network.name!r}; "
             "say synchronized=False, or train without an attack."

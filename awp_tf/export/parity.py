@@ -20,6 +20,7 @@ import tensorflow as tf
 from awp_tf.export.heads import Head
 from awp_tf.export.signatures import BYTES, DEFAULT, FLOAT
 from awp_tf.infra.errors import UserError
+from awp_tf.infra.keras_layers import all_layers
 
 _TOLERANCE, _TOLERANCE_16 = 1e-5, 2e-2
 _CLASSES = "classes of "
@@ -75,7 +76,7 @@ def tolerance(network: keras.Model) -> float:
     A network that computes in 16 bits may be fused in other ways. What a network computes in is said by its layers:
     the network itself is made anew when it is read from a file, and says float32.
     """
-    halves = any(layer.compute_dtype in ("bfloat16", "float16") for layer in network._flatten_layers())  # noqa: SLF001
+    halves = any(layer.compute_dtype in ("bfloat16", "float16") for layer in all_layers(network))
     return _TOLERANCE_16 if halves else _TOLERANCE
 
 

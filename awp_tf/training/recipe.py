@@ -11,6 +11,7 @@ from awp_tf.attacks import Attack
 from awp_tf.averaging import Averaging, Latest
 from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError, at_least, fraction, one_of
+from awp_tf.infra.keras_layers import all_layers
 from awp_tf.methods import Method
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity, Perturbation
@@ -177,7 +178,7 @@ class Recipe:
 
 def _compute_dtypes(network: keras.Model) -> list[str]:
     """Of its layers with weights."""
-    return [layer.compute_dtype for layer in network._flatten_layers(include_self=False) if layer.weights]  # noqa: SLF001
+    return [layer.compute_dtype for layer in all_layers(network)[1:] if layer.weights]
 
 
 @contextlib.contextmanager
