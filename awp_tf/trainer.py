@@ -97,7 +97,7 @@ class RobustTrainer(keras.Model):
             steps_per_epoch: How many updates an epoch has, for perturb_from, SWA, and schedules in method, attack,
                 perturbation and transform; with 1 they all count updates.
             seed: What all noise depends on.
-            xla: Compile attack and gradients; "auto" does so where there is a GPU.
+            xla: Compile attack and gradients; "auto" does so where there is a GPU that need not be deterministic.
 
         Raises:
             UserError: A setting makes no sense, or the network is no classifier of images that gives logits.

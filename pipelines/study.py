@@ -93,7 +93,8 @@ def _work(worker: Worker, queue: Iterator[Trial], study: Study, output: pathlib.
             folder = local(_RUNS.value) / trial.name
             seconds = worker.run(trial.name, commands(trial, folder, study))
         except UserError as error:  # said at once, and the others go on: a study takes hours
-            print(error, file=sys.stderr, flush=True)
+            with _WRITING:
+                print(error, file=sys.stderr, flush=True)
             failed.append(trial.name)
             continue
         record = _record(trial, folder, study, seconds)

@@ -63,7 +63,7 @@ def test_a_batch_that_does_not_fit_is_one_line_and_changes_nothing(x, y, message
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
-def test_so_it_is_in_all_of_keras_loops(method):
+def test_keras_loops_say_it_in_one_line_too(method):
     x, y = np.full((2, 8, 8, 1), 200.0, np.float32), np.array([0, 1])
     with pytest.raises(UserError, match=r"images: expected pixels in \[0, 1\]"):
         getattr(plain(), method)(x, y, verbose=0)

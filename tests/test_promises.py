@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import mlp
+from helpers import tiny_batch, tiny_network, weights_of
 
 from awp_tf import losses, methods
 from awp_tf.attacks import (
@@ -27,6 +28,7 @@ from awp_tf.attacks import (
     untargeted,
 )
 from awp_tf.attacks.search import run
+from awp_tf.functional import predictor
 from awp_tf.losses import cross_entropy, misclassified
 from awp_tf.noise import ImageSeeds, make_seed
 from awp_tf.threats import L2, Linf
@@ -182,6 +184,25 @@ def test_xla_finds_what_the_plain_attack_finds(name, threat):
     for one, other in zip(attacked(attack, of), compiled(of.x, of.y, of.image), strict=True):
         # XLA has a tanh of its own, whose last digits eight steps enlarge.
         np.testing.assert_allclose(tf.cast(one, tf.float64), tf.cast(other, tf.float64), atol=1e-7)
+
+
+@every_attack
+def test_an_attack_leaves_the_network_as_it_was(row):
+    network = tiny_network()
+    before = weights_of(network)
+    if "transfer" in str(row.make(LINF)).lower():
+        attack = Transfer(predictor(network), LastIterate(PGD(LINF, steps=2)))
+    else:
+        attack = row.make(LINF)
+    x, y = tiny_batch(4)
+    examples = Examples(x, y, (y + 1) % 4, tf.range(4, dtype=tf.int64))
+    seeds = ImageSeeds(make_seed(0).key, examples.image)
+    if hasattr(attack, "begin"):
+        run(attack, predictor(network), examples, seeds)
+    else:
+        attack(untargeted(predictor(network), y), x, seeds)
+    for one, other in zip(before, weights_of(network), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 DELTA = np.random.default_rng(0).normal(0, 1, (6, 4, 4, 3))

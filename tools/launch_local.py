@@ -2,10 +2,10 @@
 
     python -m tools.launch_local --workers=2 -- -m pipelines.train --gin_file=gin/trades_awp.gin
 
-Behind -- stands what Python is called with. Each worker gets its place by the variable TF_CONFIG, on ports of the
-loopback device, and each line that it prints begins with its number. A signal is passed on to all. Where a worker was
-stopped or lost (exit codes 75, 130, 143, or killed), the others are waited for, and all begin again, at most --restarts
-times. The exit code is that of the first worker that failed.
+Behind -- stands what Python is called with. The workers share out the GPUs of this machine. Each gets its place by the
+variable TF_CONFIG, on ports of the loopback device, and each line that it prints begins with its number. A signal is
+passed on to all. Where a worker was stopped or lost (exit codes 75, 130, 143, or killed), the others are waited for, and
+all begin again, at most --restarts times. The exit code is that of the first worker that failed.
 """
 
 import contextlib
@@ -101,8 +101,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def shares(workers: int, count: int) -> list[dict[str, str]]:
-    """What tells the workers which GPUs are theirs; two cannot share one, so that fewer than workers are left alone."""
-    return [{"CUDA_VISIBLE_DEVICES": "-1"}] * workers if 0 < count < workers else shares_of_gpus(workers, count)
+    """What tells workers which GPUs are theirs, as many for each; with fewer GPUs than workers, all take the CPU."""
+    if 0 < count < workers:
+        return [{"CUDA_VISIBLE_DEVICES": "-1"}] * workers
+    return shares_of_gpus(workers, count // workers * workers)
 
 
 def _start(

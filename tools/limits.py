@@ -36,7 +36,7 @@ def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
 
 
 def repeated(times: int, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """Function of function of ... x, one after the other: in a loop, so that nothing is left out or made one."""
+    """Function of function of ... x, one after the other: in a loop, so that nothing is hoisted or merged."""
     return tf.while_loop(lambda i, _: i < times, lambda i, x: (i + 1, function(x)), (tf.constant(0), x))[1]
 
 

@@ -3,10 +3,11 @@
     python -m tools.pseudo_label --workdir=runs/standard --data=unlabelled.npz --output=pseudo.npz
     python -m tools.pseudo_label --network=model.keras --data=images/ --output=pseudo.npz --min_confidence=0.5
 
-The first takes best.keras of a run (--network another of its networks), the second any network from [0, 1] images to
-logits. --data is an .npz file (image, x_train, x_test or one array only), a folder of images, digits or a TFDS name, of
-which the training images are taken; labels that they may have are not looked at. The output holds image, label and, as
-JSON, provenance. The same command goes on with unfinished work, which is kept beside the output.
+The first takes best.keras of a run, or last.keras where there is none (--network another of its networks), the second
+any network from [0, 1] images to logits. --data is an .npz file (image, x_train, x_test or one array only), a folder of
+images, digits or a TFDS name, of which the training images are taken; labels that they may have are not looked at. The
+output holds image, label and, as JSON, provenance. The same command goes on with unfinished work, which is kept beside
+the output.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ from awp_tf.data import Split, ordered
 from awp_tf.data.batches import spread
 from awp_tf.evaluation.accuracy import Evaluator
 from awp_tf.evaluation.passes import Passes, random_direction, shift
+from awp_tf.infra.devices import full_precision
 from awp_tf.noise import WEIGHTS, make_seed
 from awp_tf.types import Weights
 
@@ -59,14 +60,16 @@ class Measure:
         batches = list(validation.batches(task.validation, self._dtype))
         passes = self._losses[task.classes]
         passes.refresh()
-        return passes.height(passes.weights, batches, lambda: on_batch(0)).loss
+        with full_precision():
+            return passes.height(passes.weights, batches, lambda: on_batch(0)).loss
 
     def rise(self, place: int, on_batch: OnBatch) -> list[float]:
         """How much the loss of a task on training images rises at each alpha, the mean over directions."""
         task, sharpness = self._tasks[place], self._settings.sharpness
         passes = self._surfaces[task.classes]
         passes.refresh()
-        return rise(passes, task.train, sharpness, self._settings.seed, on_batch)
+        with full_precision():
+            return rise(passes, task.train, sharpness, self._settings.seed, on_batch)
 
 
 def rise(passes: Passes, images: Split, sharpness: Sharpness, seed: int, on_batch: OnBatch) -> list[float]:

@@ -43,7 +43,7 @@ class Learner:
         second_order: Whether the descent knows how the nearby points move with the weights.
         plain_descent: Descend along the gradient at the weights themselves; the perturbation only teaches importance.
         freeze_norm: All tensors of rank 1 (BatchNorm's gamma and beta, biases) stay as they are after the first task.
-        xla: True, False or "auto" (where there is a GPU).
+        xla: True, False or "auto" (where a GPU need not be deterministic).
     """
 
     network: Callable[..., keras.Model]

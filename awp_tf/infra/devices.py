@@ -117,7 +117,10 @@ def choose_kernels(*, deterministic: bool) -> None:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Products of float32 in float32: a GPU would round them to the 10 bits of TensorFloat-32, as training may."""
+    """Products of float32 in float32: a GPU would round them to the 10 bits of TensorFloat-32, as training may.
+
+    Of the whole process: not for use in several threads at a time.
+    """
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

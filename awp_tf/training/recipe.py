@@ -54,7 +54,7 @@ class Recipe:
         replays: Above 1, free adversarial training: each batch is used so often, and one gradient serves weights and
             images (awp_tf.free).
         averaging: Which weights are evaluated and saved: Latest, EMA or SWA; called with the network.
-        xla: True, False or "auto" (where there is a GPU).
+        xla: True, False or "auto" (where a GPU need not be deterministic).
         precision: A Keras dtype policy: float32, mixed_bfloat16, mixed_float16 (for GPUs; loss scaling) or float64.
         attack_precision: That of the search for the worst images, which is most of a step, where it is another: with
             mixed_bfloat16 and a precision of float32 the gradients of the weights stay those of float32. Costs the

@@ -3,22 +3,12 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_batch, tiny_network
 
-from awp_tf.attacks import FGSM, PGD, Clean, GaussianStart, Restarts, ZeroStart, targeted, untargeted
+from awp_tf.attacks import FGSM, PGD, Restarts, ZeroStart, targeted, untargeted
 from awp_tf.functional import predictor
 from awp_tf.infra.errors import UserError
 from awp_tf.losses import cross_entropy
 from awp_tf.noise import make_seed
 from awp_tf.threats import L2, Linf
-
-ATTACKS = [
-    Clean(),
-    FGSM(Linf(0.1)),
-    PGD(Linf(0.1), steps=5),
-    PGD(L2(0.5), steps=5),
-    PGD(Linf(0.1), steps=3, start=GaussianStart()),
-    PGD(L2(0.5), steps=3, start=ZeroStart()),
-    Restarts(PGD(Linf(0.1), steps=3), 3),
-]
 
 
 @pytest.fixture(scope="module")

@@ -280,7 +280,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
     assert learner(basis=NoBasis()).memory == 0
 
 
-def test_a_task_begins_with_the_importance_of_a_task_that_begins():
+def test_importance_begins_anew_with_each_task():
     trainer = trained(learner(basis=Basis(), memory=12, importance=Importance("clip")))
     for raw in trainer.importance.raw:
         raw.assign(tf.fill(raw.shape, 0.25))

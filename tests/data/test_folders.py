@@ -155,6 +155,9 @@ def test_a_file_is_decoded_by_the_cpu_whatever_else_computes(tmp_path, monkeypat
     with tf.device("CPU:1"):
         decode(tmp_path / "a.bmp", SIZE, 3)
     assert places[0].endswith("CPU:0")
+
+
+def test_a_graph_that_decodes_is_the_cpus():
     graph = folders._decoder(3, False).graph
     assert {op.device[-5:] for op in graph.get_operations() if op.type not in ("Placeholder", "Identity")} == {"CPU:0"}
 

@@ -69,7 +69,7 @@ def test_a_failure_stops_the_work_and_is_passed_on():
     assert len(done) <= 6
 
 
-def test_a_worker_a_core_on_each(monkeypatch):
+def test_a_thread_a_core_on_each(monkeypatch):
     monkeypatch.setattr(cpu, "cores", lambda: [0, 1, 2])
     assert (Devices().threads, TWO.threads) == (3, 6)
 

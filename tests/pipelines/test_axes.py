@@ -39,8 +39,15 @@ SAID = {
     "gin/pretrain_awp.gin": ["PRETRAINED='best.keras'"],
 }
 FILES = [file for files in AXES.values() for file in files]
-# Each file of an axis once before and once after another: all of an axis bind the same names.
-PAIRS = [(axis, one, other) for axis, files in AXES.items() for one, other in itertools.pairwise([*files, files[0]])]
+# All of an axis bind the same macros, so that each once before and once after another is enough; those of perturbations
+# bind settings of their parts, too.
+PAIRS = [
+    (axis, one, other)
+    for axis, files in AXES.items()
+    for one, other in (
+        itertools.permutations(files, 2) if axis == "perturbations" else itertools.pairwise([*files, files[0]])
+    )
+]
 
 
 @pytest.fixture(autouse=True)
@@ -143,10 +150,12 @@ PLAIN = [leaf for leaf in LEAVES if is_plain(leaf)]
 
 
 # Every leaf from a plain one, and from every plain one some.
-TURNS = [(PLAIN[place % len(PLAIN)], other) for place, other in enumerate(LEAVES)]
+TURNS = [
+    (next(one for one in PLAIN[place % len(PLAIN) :] + PLAIN if one != leaf), leaf) for place, leaf in enumerate(LEAVES)
+]
 
 
-@pytest.mark.parametrize(("one", "other"), [(one, other) for one, other in TURNS if one != other])
+@pytest.mark.parametrize(("one", "other"), TURNS)
 def test_the_axes_of_one_leaf_turn_another_into_it(one, other):
     files, bindings = lines(other)
     bindings = [*SAID.get(f"gin/{other}.gin", ()), *bindings]

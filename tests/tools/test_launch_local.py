@@ -64,9 +64,10 @@ def test_without_a_command_it_says_what_is_missing(commands):
     assert done.stderr.startswith("error: expected a command behind --")
 
 
-def test_no_two_workers_share_a_gpu():
+def test_no_two_workers_share_a_gpu_and_all_have_as_many(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     seen = lambda workers, gpus: [share.get("CUDA_VISIBLE_DEVICES") for share in shares(workers, gpus)]  # noqa: E731
     assert seen(2, 4) == ["0,2", "1,3"]
-    assert seen(2, 2) == ["0", "1"]
+    assert seen(2, 2) == seen(2, 3) == ["0", "1"]
     assert seen(2, 1) == ["-1", "-1"]
     assert seen(2, 0) == [None, None]
