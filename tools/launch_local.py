@@ -4,8 +4,8 @@
 
 Behind -- stands what Python is called with. The workers share out the GPUs of this machine. Each gets its place by the
 variable TF_CONFIG, on ports of the loopback device, and each line that it prints begins with its number. A signal is
-passed on to all. Where a worker was stopped or lost (exit codes 75, 130, 143, or killed), the others are waited for, and
-all begin again, at most --restarts times. The exit code is that of the first worker that failed.
+passed on to all. Where a worker was stopped or lost (exit codes 75, 130, 143, or killed), the others are waited for,
+and all begin again, at most --restarts times. The exit code is that of the first worker that failed.
 """
 
 import contextlib
