@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """Raised once a signal is noticed: by Interrupt.check, or by Workers.stop.
+    """Raised once a signal is noticed: by Interrupt.check, Workers.stop, and loops that several workers leave together.
 
     Attributes:
         signum: The signal's number; commands exit with 128 + signum, as shells report it.
