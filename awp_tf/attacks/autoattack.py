@@ -54,10 +54,13 @@ class Cascade(NamedTuple):
     Attributes:
         searches: By name, in their order.
         remarks: In what the cascade is not the standard one.
+        is_autoattack: Whether it is AutoAttack, as far as a network with these classes admits of it; what less leaves
+            is an upper bound on robust accuracy.
     """
 
     searches: Mapping[str, Search]
     remarks: tuple[str, ...] = ()
+    is_autoattack: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,12 @@ class AutoAttack:
         """The searches for a network with so many classes."""
         makers = self._makers(classes)
         names = self.attacks or VERSIONS[self.version]
-        return Cascade({name: makers[name]() for name in names}, tuple(self._remarks(names, classes)))
+        searches = {name: makers[name]() for name in names}
+        return Cascade(searches, tuple(self._remarks(names, classes)), self._is_whole(names))
+
+    def _is_whole(self, names: tuple[str, ...]) -> bool:
+        whole = self.version == "rand" or set(names) >= set(VERSIONS["standard"])
+        return whole and self.iterations >= 100 and (self.version == "rand" or self.queries >= 5000)
 
     def _makers(self, classes: int) -> Mapping[str, Callable[[], Search]]:
         threat, n, targets = self.threat, self.iterations, min(_TARGETS, classes - 1)

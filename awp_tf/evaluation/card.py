@@ -42,6 +42,7 @@ def make(
         "autoattack_acc": _percent(accuracy["standard"]) if standard else None,
         "threat": type(protocol.threat).__name__,
         "trustworthy": all(check.passed for check in checks),
+        "upper_bound": not any(cascade.is_autoattack for cascade in cascades.values()),
         "accuracy": {part: result.accuracies() for part, result in parts.items()},
         "images": {part: len(result.labels) for part, result in parts.items()},
         "robust_gap": gaps(parts),
@@ -113,7 +114,10 @@ def results(card: Mapping[str, Any]) -> str:
 
 def _verdict(card: Mapping[str, Any]) -> str:
     failed = [f"{check['name']}: {check['detail']}" for check in card["checks"] if not check["passed"]]
-    return f"**Not to be trusted: {'; '.join(failed)}.**" if failed else "All checks passed."
+    if failed:
+        return f"**Not to be trusted: {'; '.join(failed)}.**"
+    bound = " Without AutoAttack (--attacks=standard) these accuracies are upper bounds." if card["upper_bound"] else ""
+    return f"All checks passed.{bound}"
 
 
 def _subject_table(card: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ from awp_tf.threats import Threat
 
 BLACK_BOX = ("square", "spsa", "transfer")
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of epsilon, where the curve is measured
+_OWN = ("logits", "deterministic", "independent", "gradients")  # checks that need no attack
+_APART = 1e-4  # of outputs of length 1; the official code's
 _CURVE_STEPS, _FEW_STEPS, _MANY_STEPS = 20, 10, 50
 _SLACK = 0.01  # of accuracy, within which two attacks count as equally strong
 _WEAK = 0.05  # of the images: what PGD on the margin may find beyond an evaluation that used another loss
@@ -80,13 +82,13 @@ class Sanity:
 
     def measurements(self) -> dict[str, Callable[[], Any]]:
         """What is to be done, by name; each gives what JSON can hold, and conclude() takes it all together."""
-        own = {"logits": self.logits, "deterministic": self.deterministic, "gradients": self.gradients}
+        own = {name: getattr(self, name) for name in _OWN}
         attacks = {self._name(*point): functools.partial(self.fooled, *point) for point in self._points()}
         return {**own, **attacks}
 
     def conclude(self, measured: Mapping[str, Any]) -> tuple[list[Check], AccuracyCurve]:
         """The checks and the curve."""
-        checks = [Check(*measured[name]) for name in ("logits", "deterministic", "gradients")]
+        checks = [Check(*measured[name]) for name in _OWN]
         total, epsilon = len(self.split), self.threat.epsilon
         few, many = (1 - len(measured[self._name(n, epsilon)]) / total for n in (_FEW_STEPS, _MANY_STEPS))
         detail = f"PGD-{_FEW_STEPS} {100 * few:.1f} %, PGD-{_MANY_STEPS} {100 * many:.1f} %"
@@ -119,14 +121,28 @@ class Sanity:
         """Five passes that do not agree; the thresholds are the official code's."""
         passes = [self._outputs() for _ in range(5)]
         right = {int((z.argmax(1) == self.split.labels).sum()) for z in passes}
-        unit = [z / (np.linalg.norm(z, axis=1, keepdims=True) + 1e-10) for z in passes]
-        apart = max(np.linalg.norm(a - b, axis=1).max() for a, b in itertools.combinations(unit, 2))
-        if len(right) == 1 and apart <= 1e-4:
+        apart = max(_apart(a, b) for a, b in itertools.combinations(passes, 2))
+        if len(right) == 1 and apart <= _APART:
             return Check("deterministic", True, "five passes agree")
         if self.randomised:
             return Check("deterministic", True, "outputs are randomised, which the attacks take into account")
         advice = "so an attack may fail by chance; use the attacks of version rand"
         return Check("deterministic", False, f"outputs are randomised, {advice}")
+
+    def independent(self) -> Check:
+        """Outputs for an image that depend on the others of its batch: fooled images leave, so the network would change.
+
+        Every second image is replaced by a black one; batches of one shape are computed alike, in 16 bits too.
+        """
+        if self.randomised:
+            return Check("independent", True, "outputs are randomised, so this was not looked at")
+        apart = 0.0
+        for x, *_ in self._batches():
+            others = tf.where((tf.range(len(x)) % 2 == 0)[:, None, None, None], x, tf.zeros_like(x))
+            apart = max(apart, _apart(*(self.classifier.predict(each).numpy()[::2] for each in (x, others))))
+        if apart <= _APART:
+            return Check("independent", True, "no image's outputs depend on the others of its batch")
+        return Check("independent", False, "an image's outputs depend on the others of its batch")
 
     def gradients(self) -> Check:
         """Images whose margin has no gradient at all: rounding, or a step function."""
@@ -188,6 +204,12 @@ class Sanity:
     def _margin(self, labels: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self.classifier.predict(x)
         return margin(logits, labels), misclassified(logits, labels)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """How far outputs of the same images are apart, at most, each image's scaled to length 1."""
+    unit = [z / (np.linalg.norm(z, axis=1, keepdims=True) + 1e-10) for z in (one, other)]
+    return float(np.linalg.norm(unit[0] - unit[1], axis=1).max())
 
 
 def black_box(cascades: Mapping[str, Cascade], state: EvaluationState) -> Check:

@@ -105,6 +105,21 @@ def test_departures_from_the_standard_are_remarked():
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [("standard", True), ("rand", True), ("apgd-ce+apgd-t+fab-t+square", True), ("quick", False), ("fgsm", False)]
+    + [(name, False) for name in ("pgd-20", "apgd-t", "apgd-ce+square", "apgd-ce+apgd-dlr")],
+)
+def test_what_is_less_than_autoattack_says_so(name, expected):
+    assert cascade_of(name, Linf(8 / 255), classes=3).is_autoattack == expected
+
+
+@pytest.mark.parametrize("less", [{"iterations": 50}, {"queries": 1000}])
+def test_a_shorter_autoattack_is_none(less):
+    assert AutoAttack(Linf(8 / 255)).cascade(10).is_autoattack
+    assert not AutoAttack(Linf(8 / 255), **less).cascade(10).is_autoattack
+
+
+@pytest.mark.parametrize(
     ("name", "search"),
     [
         ("fgsm", LastIterate(FGSM(BALL))),
