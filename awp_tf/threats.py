@@ -176,18 +176,19 @@ class Attacker(Protocol):
         ...
 
 
-def require_one_ball(balls: Mapping[str, Threat | None]) -> None:
+def require_one_ball(balls: Mapping[str, Threat | None], otherwise: str = "") -> None:
     """Raises UserError unless all balls are the same; None (no attack at all) goes with any.
 
     Args:
         balls: By what uses them: {"training": Linf(8 / 255), "validation": ...}.
+        otherwise: What else can be done where they are meant to differ: ", or say ...".
     """
     used = {name: ball for name, ball in balls.items() if ball is not None}
     if len({repr(ball) for ball in used.values()}) > 1:
         said = ", ".join(f"{name} {ball}" for name, ball in used.items())
         raise UserError(
             f"threat: expected one ball in all parts of a run, received {said}; bind the threat of each part "
-            "(gin: THREAT for all), or say train.one_ball = False where they are meant to differ."
+            f"(gin: THREAT for all){otherwise}."
         )
 
 

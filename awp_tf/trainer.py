@@ -148,12 +148,22 @@ class RobustTrainer(keras.Model):
         self._robust_accuracy = keras.metrics.Mean("robust_accuracy")
         self.built = True  # its only weights are those of the network, which is
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
+    def compile(self, optimizer: keras.optimizers.Optimizer | str, **kwargs: Any) -> None:
         """As keras.Model.compile, without a loss: that is the method's business.
 
         Metrics are taken on clean images in evaluation mode, which costs one more forward pass a step. For a network in
         float16 the optimizer is wrapped in keras.optimizers.LossScaleOptimizer, unless it is one.
+
+        Raises:
+            UserError: The optimizer does not step at every batch.
         """
+        optimizer = keras.optimizers.get(optimizer)
+        every = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
+        if every and every > 1:
+            raise UserError(
+                f"RobustTrainer.compile: expected an optimizer that steps at every batch, received one with "
+                f"gradient_accumulation_steps={every}; say accumulation={every} in place of it."
+            )
         if in_float16(self.network) and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False, auto_scale_loss=False, **kwargs)
@@ -170,6 +180,10 @@ class RobustTrainer(keras.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the network alone (averaged.network), which is all that others need; so does ModelCheckpoint."""
         self.averaged.network.save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Likewise, its weights."""
+        self.averaged.network.save_weights(*args, **kwargs)
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """One step (Algorithm 1) on images [B, H, W, C], labels [B] or probabilities [B, K], and weights [B], if any.

@@ -117,7 +117,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], root: str = "train.reci
     text = re.sub(r"^(import|from) .*\n+", "", text, flags=re.MULTILINE)
     if not place(rf"^{re.escape(root)}\s*=", files[:1], ()):
         raise UserError(f"--gin_file: expected {_FIRST[root]} first, then your other files.")
-    require_used(text, files, bindings)
+    require_used(text, files, bindings, root)
     return str(text)
 
 

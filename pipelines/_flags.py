@@ -86,6 +86,18 @@ def run(folder: str, *, finished: bool = True) -> RunData:
     return RunData(path, config, source, train)
 
 
+def refuse(why: str, *names: str) -> None:
+    """Raises UserError where one of these flags was given, which would change nothing.
+
+    Args:
+        why: "plays no part in an export".
+        names: Of the flags.
+    """
+    for name in names:
+        if absl.flags.FLAGS[name].present:
+            raise UserError(f"--{name}: {why}.")
+
+
 def default_network(path: pathlib.Path) -> str:
     """The name of a run's network where nobody names one: "best", or "last" where the run keeps no best one."""
     return "best" if (path / "best.keras").exists() else "last"

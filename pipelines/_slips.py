@@ -7,37 +7,32 @@ from collections.abc import Mapping, Sequence
 
 from awp_tf.infra.errors import UserError, first_line
 
-_CALLED = (
-    "train",
-    "Recipe",
-    "Data",
-    "Measurement",
-    "Protocol",
-    "Landscape",
-    "Study",
-    "Export",
-    "Limits",
-    "Continual",
-    "Learner",
-)  # by commands
+_LATER = ("Measurement", "Protocol", "Landscape", "Export", "Limits")  # of any run
+# What commands call without a reference, by what a recipe binds that is theirs.
+_CALLED = {
+    "train.recipe": ("train", "Recipe", "Data", *_LATER),
+    "Continual.learner": ("Continual", "Learner", *_LATER),
+    "Study.runs": ("Study",),
+}
 _STRING = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")  # a path may have a % in it
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(.+?)\1""", re.MULTILINE)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def require_used(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+def require_used(text: str, files: Sequence[str], bindings: Sequence[str], root: str) -> None:
     """Raises UserError where a macro, a scope or a setting of a resolved configuration is used by nothing.
 
     Args:
         text: The configuration.
         files: What it was made of, for the place of the slip.
         bindings: Likewise.
+        root: Of which kind it is: "train.recipe", "Continual.learner" or "Study.runs".
     """
     bare = _STRING.sub("''", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
     _require_macros(bare, files, bindings)
     _require_scopes(bare, files, bindings)
     _require_not_overridden(bare, files, bindings)
-    _require_referenced(bare, bindings)
+    _require_referenced(bare, bindings, _CALLED[root])
 
 
 def _require_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -78,9 +73,9 @@ def _require_not_overridden(text: str, files: Sequence[str], bindings: Sequence[
             raise UserError(f"{name}.{parameter}: changes nothing; say which is meant: {say} ({where})")
 
 
-def _require_referenced(text: str, bindings: Sequence[str]) -> None:
+def _require_referenced(text: str, bindings: Sequence[str], called: Sequence[str]) -> None:
     """What a person binds of a part that their recipe does not have; files may bind for recipes that do."""
-    parts = set(re.findall(r"@(?:\w+/)*(\w+)", text)) | set(_CALLED)
+    parts = set(re.findall(r"@(?:\w+/)*(\w+)", text)) | set(called)
     for binding in bindings:
         bound = re.match(r"\s*(?:\w+/)*(?:\w+\.)*?(\w+)\.(\w+)\s*=", binding)
         if bound and bound[1] not in parts:

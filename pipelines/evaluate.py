@@ -46,8 +46,10 @@ _ATTACKS = absl.flags.DEFINE_string(
     + "; ".join(f"{name}: {what}" for name, what in ATTACKS.items()),
 )
 _SPLITS = absl.flags.DEFINE_enum("splits", None, ["test", "train", "both"], "both also gives the robust gap.")
-_CHECKED = absl.flags.DEFINE_integer("check_examples", None, "On how many images masked gradients are looked for.")
-_TRANSFER = absl.flags.DEFINE_string("transfer_from", None, "The network on which the attack transfer crafts.")
+_CHECKED = absl.flags.DEFINE_integer("check_examples", None, "How many images are checked for masked gradients.")
+_TRANSFER = absl.flags.DEFINE_string(
+    "transfer_from", None, "The network on which the attack 'transfer' crafts its images."
+)
 _SAVE = absl.flags.DEFINE_bool("save_adversarial", False, "Keep the adversarial images as .npy files.")
 _SHARD = absl.flags.DEFINE_string(
     "shard",

@@ -35,7 +35,9 @@ absl.flags.adopt_module_key_flags(_flags)  # so that --help shows them
 absl.flags.adopt_module_key_flags(_cli)
 _MODEL = absl.flags.DEFINE_string("model", None, "The name it is served under; by default that of the run or file.")
 _VERSION = absl.flags.DEFINE_string("version", None, "A whole number; by default the next free one.")
-_KEEP = absl.flags.DEFINE_integer("keep", None, "Delete all but so many versions, the newest; by default none.")
+_KEEP = absl.flags.DEFINE_integer(
+    "keep", None, "How many of the newest versions stay; older ones are deleted. By default all stay."
+)
 _FORMAT = absl.flags.DEFINE_enum("format", "savedmodel", ["savedmodel", "onnx"], "For TF Serving, or an .onnx file.")
 _EVALUATION = absl.flags.DEFINE_string(
     "evaluation", None, "The network's evaluation.json; by default <workdir>/evaluation's, where there is one."
@@ -46,14 +48,13 @@ _IMAGES = 64  # real images for the comparison and for warm-up
 
 def run(argv: Sequence[str]) -> None:
     """Exports and says where and how to serve it."""
-    for flag in (_flags.THREAT, _flags.EXAMPLES, _flags.BATCH, _flags.SEED):
-        if flag.present:
-            raise UserError(f"--{flag.name}: plays no part in an export.")
+    _flags.refuse("plays no part in an export", "threat", "max_examples", "batch_size", "seed")
     use_gpus(1)
     settings, servable = _of_run(_flags.WORKDIR.value) if _flags.WORKDIR.value else _of_network()
     settings = _flags.changed(settings, keep=_KEEP.value, floats=_FLOATS.value)
     base = str(local(_flags.OUTPUT.value or "serving"))
     if _FORMAT.value == "onnx":
+        _flags.refuse("plays no part in an .onnx file", "version", "keep", "serving_float")
         print(f"written: {export_onnx(servable, base)}")
         return
     folder = export(servable, settings, base, version=_version())

@@ -51,12 +51,14 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
     if _flags.THREAT.value:
         raise UserError("--threat: expected it without --workdir; a run has its own (Landscape.attack).")
     views, found, configs = [], [], []
-    for folder in folders:
+    paths = [local(folder) for folder in folders]
+    groups = _distinct([path.resolve().name for path in paths], paths)
+    for folder, group in zip(folders, groups, strict=True):
         run = _flags.run(folder, finished=False)
         settings = _with_flags(_cli.call(Landscape))
         for name, epoch, file in _flags.networks(run.path, names):
-            label = _label(run.path, name, epoch, alone=len(folders) == 1, single=len(names) == 1)
-            view = View(label, file, run.train, run.source.test, run.source.name, run.path.name, epoch)
+            label = _label(group, name, epoch, alone=len(folders) == 1, single=len(names) == 1)
+            view = View(label, file, run.train, run.source.test, run.source.name, group, epoch)
             views.append(view.only(settings.examples))
         found.append(settings)
         configs.append(run.config)
@@ -71,11 +73,19 @@ def _of_runs(folders: Sequence[str], names: Sequence[str]) -> tuple[list[View], 
     return views, found[0], "\n".join(configs)
 
 
-def _label(path: pathlib.Path, name: str, epoch: int | None, *, alone: bool, single: bool) -> str:
+def _label(run: str, name: str, epoch: int | None, *, alone: bool, single: bool) -> str:
     """Short where nothing can be mixed up."""
     if alone:
         return name
-    return path.name if single and epoch is None else f"{path.name} {name}"
+    return run if single and epoch is None else f"{run} {name}"
+
+
+def _distinct(names: Sequence[str], paths: Sequence[pathlib.Path]) -> list[str]:
+    """The names; with the folder that a path is in where a name is said twice."""
+    return [
+        name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
@@ -83,10 +93,8 @@ def _of_networks(names: Sequence[str]) -> tuple[list[View], Landscape, str]:
     _flags.require_alone()
     settings = _with_flags(Landscape(attack=PGD(threats.parse(_flags.THREAT.value or "linf:8/255"))))
     views = []
-    stems = [pathlib.Path(name).stem for name in names]
-    for name in names:
-        path = local(name)
-        label = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
+    paths = [local(name) for name in names]
+    for path, label in zip(paths, _distinct([path.stem for path in paths], paths), strict=True):
         splits = data_set(_flags.DATA.value, ("train", "test"), load(str(path)).shape).splits
         view = View(label, path, splits["train"], splits["test"], _flags.DATA.value, label)
         views.append(view.only(settings.examples))

@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     known = read_records(records, study)
     for trial in study.trials:
         if trial.name in known:
-            _require_same(known[trial.name], trial, records)
+            _require_same(known[trial.name], trial, study, records)
     missing = [trial for trial in study.trials if trial.name not in known]
     print(
         f"{len(known)} of {len(study.trials)} runs are recorded; what a run says goes to {runs}/<run>.log", flush=True
@@ -73,13 +73,16 @@ def run(argv: Sequence[str]) -> None:
     print(_report(study, output))
 
 
-def _require_same(record: Record, trial: Trial, records: pathlib.Path) -> None:
+def _require_same(record: Record, trial: Trial, study: Study, records: pathlib.Path) -> None:
     """A record of other settings than those of today would be mixed up with the others."""
-    config = _cli.parse(trial.files, trial.bindings)
-    if record.config_sha256 != config_digest(config):
+    config, drawn = _cli.parse(trial.files, trial.bindings), {network["name"] for network in record.networks}
+    wrong = ["with another configuration"] if record.config_sha256 != config_digest(config) else []
+    wrong += [f"without its evaluation of {which}" for which in study.evaluated if which not in record.evaluations]
+    wrong += [f"without its landscape of {which}" for which in study.drawn if which not in drawn]
+    if wrong:
         raise UserError(
-            f"{records / trial.name}.json: holds a run with another configuration; delete it to repeat the run, or "
-            "choose another --output."
+            f"{records / trial.name}.json: holds a run {wrong[0]}; delete it to repeat the run, or choose another "
+            "--output."
         )
 
 

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import tiny_trainer
 
 from awp_tf.infra.errors import UserError
 from awp_tf.optimizers import SGD
@@ -51,3 +52,22 @@ def test_a_schedule_is_described_and_made_again(schedule):
 def test_a_schedule_of_another_kind_is_refused():
     with pytest.raises(UserError, match="Did you mean 'Piecewise'"):
         LearningRate.from_config({"schedule": {"class_name": "Piecewse"}, "steps_per_epoch": 1})
+
+
+def test_a_trainer_wants_an_optimizer_that_steps_at_every_batch_and_takes_its_name():
+    trainer = tiny_trainer()
+    with pytest.raises(UserError, match=r"gradient_accumulation_steps=2; say accumulation=2"):
+        trainer.compile(keras.optimizers.Adam(gradient_accumulation_steps=2))
+    trainer.compile("sgd")
+    assert isinstance(trainer.optimizer, keras.optimizers.SGD)
+
+
+def test_what_is_saved_of_weights_is_the_networks(tmp_path):
+    trainer = tiny_trainer()
+    trainer.save_weights(tmp_path / "a.weights.h5")
+    other = tiny_trainer()
+    for variable in other.network.weights:
+        variable.assign(variable + 1)
+    other.averaged.network.load_weights(tmp_path / "a.weights.h5")
+    for one, again in zip(trainer.network.get_weights(), other.averaged.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, again)

@@ -15,10 +15,10 @@ import tensorflow as tf
 from awp_tf.attacks import APGD, FAB, PGD, LastIterate, Search, Square
 from awp_tf.attacks.search import Examples
 from awp_tf.evaluation.runner import Runner
+from awp_tf.infra.apart import Facts
 from awp_tf.networks.classifier import Classifier, of_keras
 from awp_tf.threats import Threat
 from awp_tf.types import Predict
-from tools.apart import Facts
 from tools.timing import interleave
 
 _AHEAD = 1e4  # of the first logit; no attack makes up for that

@@ -107,7 +107,7 @@ def _scale() -> None:
     for size in map(int, _BATCH_SIZES.value):
         setting = scale_cost.Setting(recipe, data, *_images(size), _CLASSES.value)
         work = scale_cost.ring_rows(setting, _RUNS.value) if _RING_WORKER.value else None
-        print(work or scale_cost.compare(setting, arguments, _RUNS.value), flush=True)
+        print(work or scale_cost.compare(setting, [*arguments, f"--batch_sizes={size}"], _RUNS.value), flush=True)
 
 
 def _write_program() -> None:
@@ -124,7 +124,7 @@ def _everything() -> None:
     size = int(_BATCH_SIZES.value[0])
     setting = step_speed.Setting(absl.flags.FLAGS.gin_bindings, *_images(size), _CLASSES.value)
     found = []
-    for row in speed_table.rows(pathlib.Path("gin"), setting, _RUNS.value, _MINUTES.value):
+    for row in speed_table.rows(_cli.ROOT / "gin", setting, _RUNS.value, _MINUTES.value):
         print("  ".join(part for part in speed_table.as_line(row) if part), flush=True)
         found.append({"batch": size, **row})
         _write(found)

@@ -1,4 +1,4 @@
-"""What the machine itself can do, as a child of tools.apart: how fast it multiplies matrices, and copies memory.
+"""What the machine itself can do, as a child of awp_tf.infra.apart: how fast it multiplies matrices, and copies memory.
 
 python -m tools.limits DTYPE
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from awp_tf.infra.apart import Facts, serve
 from awp_tf.infra.devices import use_gpus
-from tools.apart import Facts, serve
 
 _COPIED, _TIMES = 2**26, 4
 

@@ -120,6 +120,7 @@ def _line(pace: Pace, total: int) -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Reads network and images, labels, writes the file."""
+    _flags.refuse("plays no part in labelling", "threat", "max_examples", "seed")
     fraction("--min_confidence", _LEAST.value)
     batch_size = 256 if _flags.BATCH.value is None else _flags.BATCH.value
     at_least("--batch_size", batch_size, 1)

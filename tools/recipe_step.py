@@ -1,4 +1,4 @@
-"""The training step of a recipe, as a child of tools.apart.
+"""The training step of a recipe, as a child of awp_tf.infra.apart.
 
     python -m tools.recipe_step FILES BINDINGS BATCH.npz CLASSES DEVICES
 
@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tools.apart import Facts, serve, since_start
+from awp_tf.infra.apart import Facts, serve, since_start
 
 
 def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
-    """Of the command line: see tools.apart.serve.
+    """Of the command line: see awp_tf.infra.apart.serve.
 
     Raises:
         UserError: The recipe makes no sense.
@@ -28,6 +28,7 @@ def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     from pipelines import _cli  # noqa: PLC0415
     from tools.operations import arithmetic  # noqa: PLC0415
     from tools.shared_step import SharedStep  # noqa: PLC0415
+    from tools.timing import peak  # noqa: PLC0415
 
     imported = since_start()
     files, bindings, batch, classes, devices = arguments
@@ -44,7 +45,7 @@ def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     with as_keras_does():
         work = arithmetic(step.graph())
     facts = {"imported": imported, "made": made, "traced": traced, "first": first, "operations": work}
-    return lambda: {"loss": step()}, {**facts, "traces": step.traces}
+    return lambda: {"loss": step(), "peak": peak()}, {**facts, "traces": step.traces}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The training steps of csdongxian/AWP (AT_AWP/train_cifar10.py, trades_AWP/train_trades_cifar.py), by its own classes.
 
-    python -m tools.reference_step CHECKOUT BATCH.npz METHOD PRECISION
+    python tools/reference_step.py CHECKOUT BATCH.npz METHOD PRECISION
 
-PyTorch and TensorFlow in one process end in a segmentation fault, so this is a program: a child of tools.apart.
+A child of awp_tf.infra.apart, by its path: as a module of tools it would begin with TensorFlow, whose memory and time
+are not PyTorch's.
 PreActResNet-18 at its full width, PGD-10, Linf 8/255; METHOD is at_awp or trades_awp, PRECISION float32 or bfloat16
 (autocast).
 """
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from awp_tf.infra.apart import Facts, serve, since_start
 from awp_tf.infra.errors import UserError, one_of
-from tools.apart import Facts, serve, since_start
+from awp_tf.infra.memory import GIB
 
 _EPSILON, _STEP_SIZE, _STEPS = 8 / 255, 2 / 255, 10
 
@@ -34,7 +36,7 @@ class _Reference:
             raise UserError("--reference: expected PyTorch; install it with: pip install -e '.[torch]'.") from None
         self.torch, self.functional = torch, torch.nn.functional
         make = _module(folder / "AT_AWP" / "preactresnet.py").PreActResNet18
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network, proxy = (make().to(device) for _ in range(2))
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         proxy_optimizer = torch.optim.SGD(proxy.parameters(), lr=0.01)
@@ -55,6 +57,11 @@ class _Reference:
         self.optimizer.step()
         self.adversary.restore(difference)
         return float(loss.item())
+
+    def facts(self, loss: float) -> Facts:
+        """Of a step; "peak" is that of the GPU where there is one."""
+        on_gpu = self.device == "cuda"
+        return {"loss": loss, **({"peak": self.torch.cuda.max_memory_allocated() / GIB} if on_gpu else {})}
 
 
 def at_awp(reference: Any) -> float:
@@ -111,7 +118,7 @@ _METHODS: dict[str, Callable[[Any], float]] = {"at_awp": at_awp, "trades_awp": t
 
 
 def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
-    """Of a checkout, a file with x [B, H, W, C] in [0, 1] and y [B], a method and a precision: see tools.apart.serve.
+    """Of a checkout, a file with x [B, H, W, C] in [0, 1] and y [B], a method and a precision, for serve.
 
     Raises:
         UserError: torch is not installed, the checkout is something else, or there is no such method or precision.
@@ -122,9 +129,9 @@ def prepare(arguments: Sequence[str]) -> tuple[Callable[[], Facts], Facts]:
     with np.load(batch, allow_pickle=False) as data:
         reference = _Reference(checkout, data["x"], data["y"], method, precision)
     step = _METHODS[method]
-    imported = since_start()
+    made = since_start()
     step(reference)
-    return lambda: {"loss": step(reference)}, {"imported": imported, "first": since_start()}
+    return lambda: reference.facts(step(reference)), {"made": made, "first": since_start()}
 
 
 def _module(path: pathlib.Path) -> Any:

@@ -12,16 +12,18 @@ import keras
 import tensorflow as tf
 
 from awp_tf.data import Data
+from awp_tf.infra.apart import Facts
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import table
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli
 from tools import attack_speed, input_speed, step_speed
-from tools.apart import Facts
 from tools.step_speed import Setting
 
 _FIRST = ("at_awp", "trades_awp", "at", "trades")  # in every precision
-_ELSEWHERE = ("digits", "imagenet_at_awp")  # made for images of other sizes
+_EXTRA = ["EXTRA='extra.npz'"]  # a step reads no images but those that it is handed
+_NEEDS = {"rst": _EXTRA, "rst_awp": _EXTRA, "dm_trades": _EXTRA}
+_ELSEWHERE = ("imagenet_at_awp", "pretrain", "pretrain_awp")  # made for larger images, and for a network of a file
 
 
 def rows(gin: pathlib.Path, setting: Setting, runs: int, minutes: float) -> Iterator[Facts]:
@@ -73,7 +75,7 @@ def _works(gin: pathlib.Path, setting: Setting, runs: int) -> Iterator[tuple[str
     precisions = ("float32", "mixed_bfloat16", *(("mixed_float16",) if gpu else ()))  # that one is slow on a CPU
 
     def step(leaf: str, precision: str) -> Callable[[], list[Facts]]:
-        bindings = [*setting.bindings, f"Recipe.precision='{precision}'"]
+        bindings = [*_NEEDS.get(leaf, ()), *setting.bindings, f"Recipe.precision='{precision}'"]
         own = dataclasses.replace(setting, bindings=bindings)
         named = f"{leaf}, {precision}"
         return lambda: [{**row, "name": named} for row in step_speed.measure([[str(gin / f"{leaf}.gin")]], own, runs)]
@@ -88,8 +90,12 @@ def _works(gin: pathlib.Path, setting: Setting, runs: int) -> Iterator[tuple[str
 
 
 def leaves(gin: pathlib.Path) -> list[str]:
-    """The recipes that train a network on one data set."""
-    return sorted(p.stem for p in gin.glob("*.gin") if "include 'gin/defaults.gin'" in p.read_text(encoding="utf-8"))
+    """The recipes that pipelines.train takes: gin/defaults.gin and those that include one of them."""
+    text = {file.stem: file.read_text(encoding="utf-8") for file in gin.glob("*.gin")}
+    found = {name for name in text if "include 'gin/defaults.gin'" in text[name]}
+    return sorted(
+        name for name in text if name in found or any(f"include 'gin/{one}.gin'" in text[name] for one in found)
+    )
 
 
 def _attacks(gin: pathlib.Path, setting: Setting, runs: int) -> list[Facts]:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from awp_tf.infra.apart import Apart, Facts, in_turns
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.progress import table
 from awp_tf.training.recipe import Recipe
 from pipelines import _cli
-from tools.apart import Apart, Facts, in_turns
 
 _LIMITS = "limits"
+_REFERENCE = str(pathlib.Path(__file__).with_name("reference_step.py"))
 _REFERENCES = {"AT": "at_awp", "TRADES": "trades_awp"}
 _PRECISIONS = {"float32": "float32", "mixed_bfloat16": "bfloat16"}
 
@@ -71,9 +72,9 @@ def measure(recipes: Sequence[Sequence[str]], setting: Setting, runs: int, refer
             name = "+".join(files) + (f", {devices} devices" if devices > 1 else "")
             children[name] = enter("tools.recipe_step", *line, str(devices))
         if reference:
-            children["reference (PyTorch)"] = enter("tools.reference_step", reference, batch, *theirs)
+            children["reference (PyTorch)"] = enter(_REFERENCE, reference, batch, *theirs)
         precision = first.attack_precision or first.precision  # of most of the step
-        limits = enter("tools.limits", _PRECISIONS.get(precision, precision))
+        limits = enter("tools.limits", precision.removeprefix("mixed_"))
         steps = in_turns({**children, _LIMITS: limits}, runs)
     fastest = {each: max(facts[each] for facts in steps[_LIMITS]) for each in ("product", "copy")}
     return _rows(children, steps, len(setting.y), fastest)

@@ -45,7 +45,7 @@ class Clock:
     def begun(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """Whether weights are perturbed by now, a boolean."""
         if self.needs_run:
-            return epoch >= self.start * self._state[3]
+            return epoch / self._state[3] >= self.start  # not epoch >= the product: 0.07 * 100 is not 7
         return tf.cast(step, tf.float64) >= self.start
 
 

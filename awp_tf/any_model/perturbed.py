@@ -171,24 +171,31 @@ class PerturbedModel(Wrapper):
             self.network,
             attack=self._attack,
             place=self._place,
-            begun=lambda now: self._clock.begun(now.step, now.epoch),
+            begun=lambda now: self._clock.begun(now.step // self._batches_of_a_step, now.epoch),
             perturbation=self._perturbation if self._where is None else Where(self._perturbation, self._where, paths),
             seed=self._seed,
         )
+
+    @property
+    def _batches_of_a_step(self) -> int:
+        """More than 1 where Keras accumulates gradients."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer).gradient_accumulation_steps or 1
 
     def _now(self, data: Any) -> Now:
         """Where training stands, read from the variables."""
         network, optimizer = self.network, self.optimizer
         if not (optimizer.built and _built(network)):
             self._symbolic_build(data_batch=data)
-        step = tf.convert_to_tensor(optimizer.iterations)
+        # Where Keras accumulates gradients, each of the batches that make a step has noise of its own.
+        updates = tf.convert_to_tensor(optimizer.iterations)
+        step = tf.convert_to_tensor(getattr(optimizer, "inner_optimizer", optimizer)._iterations)  # noqa: SLF001
         scale = tf.convert_to_tensor(optimizer.scale_loss(tf.ones([])))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         first, _ = replicas.place(rows(x))
         state = read([*network.non_trainable_variables, *network.metrics_variables])
         batch = KerasBatch(x, y, sample_weight, scale, first)
         everywhere = scale / replicas.count()  # the mean of replicas' gradients over it is the gradient
-        return Now(read(network.trainable_variables), state, batch, self._clock.epoch(step), step, everywhere)
+        return Now(read(network.trainable_variables), state, batch, self._clock.epoch(updates), step, everywhere)
 
     def _checks(self, loss: tf.Tensor) -> list[tf.Operation]:
         """That the loss is finite; in float16 an optimizer skips such a step by itself."""

@@ -208,12 +208,12 @@ class Restarts:
     def __call__(
         self, objective: Objective, x: tf.Tensor, seed: noise.Seeded, start: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """See Attack; each run after the first has noise of its own."""
+        """See Attack; the first run goes on from start, each later one begins anew, with noise of its own."""
         worst = self.attack(objective, x, seed.fold(0), start)
         value = objective(worst)
 
         def again(i: tf.Tensor, worst: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            found = self.attack(objective, x, seed.fold(i), start)
+            found = self.attack(objective, x, seed.fold(i))
             found_value = objective(found)
             better = found_value > value
             return i + 1, tf.where(per_example(better, x), found, worst), tf.where(better, found_value, value)

@@ -4,8 +4,7 @@ import contextlib
 import importlib
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import tensorflow as tf
 from awp_tf.data.folders import resize
 from awp_tf.data.stored import Decoded, Images
 from awp_tf.infra.errors import UserError, first_line
+from awp_tf.infra.files import atomic_write
 from awp_tf.infra.memory import GIB
 
 FORMAT = "array_record"
@@ -51,7 +51,7 @@ def convert(name: str, info: Any) -> None:
     print(f"{name} ({info.name}): more than memory has room for; written once as ArrayRecord files to {folder}")
     try:
         for source, file in pairs:
-            with _in_place_of(file) as part:
+            with atomic_write(file) as part:
                 _write(os.fspath(source), part)
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         raise UserError(
@@ -171,18 +171,9 @@ def _labels(files: Sequence[pathlib.Path], records: Any, features: Any) -> np.nd
     places = range(len(records))
     parts = (records.__getitems__(places[first : first + _AT_ONCE]) for first in places[::_AT_ONCE])
     labels = np.concatenate([labels_of(tf.constant(part)).numpy() for part in parts])
-    with contextlib.suppress(OSError), _in_place_of(kept) as part:  # of a folder that cannot be written: next time anew
+    with contextlib.suppress(OSError), atomic_write(kept) as part:  # of a folder that cannot be written: next time anew
         np.save(part, labels)
     return labels
-
-
-@contextlib.contextmanager
-def _in_place_of(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a name to write to that is nobody else's (other processes may do the same); it becomes file at the end."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".awp_tf") as own:
-        part = pathlib.Path(own) / file.name
-        yield part
-        os.replace(part, file)
 
 
 def _write(source: str, file: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import pathlib
 import shutil
 import time
@@ -206,7 +207,18 @@ class Assessment:
         if not file.exists():
             with atomic_write(file) as part:
                 np.lib.format.open_memmap(part, "w+", self.classifier.dtype, shape).flush()
-        return np.lib.format.open_memmap(file, "r+")
+        images = np.lib.format.open_memmap(file, "r+")
+        self._reserve(file, images)
+        return images
+
+    def _reserve(self, file: pathlib.Path, images: np.memmap) -> None:
+        """Takes the room of the shard's rows now: if a disk is full when a map is written, the process is killed."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        size = images[0].nbytes
+        with file.open("r+b") as whole:
+            for place in self.shard.places(len(self.split)):
+                os.posix_fallocate(whole.fileno(), images.offset + int(place) * size, size)
 
     def _file(self, name: str) -> pathlib.Path:
         return self.folder / f"adversarial-{name}.npy"

@@ -130,7 +130,7 @@ class Sanity:
         return Check("deterministic", False, f"outputs are randomised, {advice}")
 
     def independent(self) -> Check:
-        """Outputs for an image that depend on the others of its batch: fooled images leave, so the network would change.
+        """Outputs that depend on the other images of a batch: as fooled ones leave, the network would change.
 
         Every second image is replaced by a black one; batches of one shape are computed alike, in 16 bits too.
         """

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,11 @@ from awp_tf.infra.errors import UserError
 
 @contextlib.contextmanager
 def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a name to write to, with the suffix of path; on leaving, that file takes path's place at once."""
-    part = path.with_name(f".{path.name}.part{path.suffix}")
+    """Gives a name to write to, with the suffix of path; on leaving, that file takes path's place at once.
+
+    The name is nobody else's: on a disk without locks several processes may write the same file.
+    """
+    part = path.with_name(f".{path.name}.part{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield part
         with part.open("rb") as file:

@@ -71,6 +71,8 @@ class ResultFolder:
         """
         with self.alone():
             self.claim()
+            for file in filter(is_part, list(self.path.iterdir())):
+                file.unlink(missing_ok=True)
             yield
 
     def alone(self, wait: float = 0.0) -> AbstractContextManager[None]:

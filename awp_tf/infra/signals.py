@@ -52,4 +52,4 @@ class Interrupt:
 
     def _note(self, signum: int, frame: types.FrameType | None) -> None:
         self._signum = signum
-        signal.signal(signum, self._old[signum])  # type: ignore[arg-type]
+        self.__exit__()

@@ -23,7 +23,7 @@ from awp_tf.infra.files import write_arrays, write_bytes, write_text
 from awp_tf.infra.progress import duration
 from awp_tf.infra.result_folder import Content, ResultFolder
 from awp_tf.infra.signals import Interrupt
-from awp_tf.infra.tensorboard import Board
+from awp_tf.infra.tensorboard import Board, not_fatal
 from awp_tf.landscape.figures import draw_figures
 from awp_tf.landscape.result import Result, summary, text
 from awp_tf.landscape.settings import Landscape
@@ -194,12 +194,15 @@ def _write(path: pathlib.Path, results: Sequence[Result], content: Content, conf
         for part, accuracy in result.robust().items():
             arrays[f"{result.name}/robust_{part}"] = np.array(accuracy)
     write_arrays(path / "landscape.npz", arrays)
-    files = draw_figures(results)
-    board = Board(path / "tensorboard")
-    for name, picture in files.items():
-        write_bytes(path / name, picture)
-        if name.endswith(".png"):
-            board.picture(f"landscape/{name.removesuffix('.png')}", tf.io.decode_png(picture, channels=3))
+    files: dict[str, bytes] = {}
+    with not_fatal("the figures of the landscape"):
+        files = draw_figures(results)
+        board = Board(path / "tensorboard")
+        for name, picture in files.items():
+            write_bytes(path / name, picture)
+            if name.endswith(".png"):
+                board.picture(f"landscape/{name.removesuffix('.png')}", tf.io.decode_png(picture, channels=3))
+        board.text("landscape/summary", content["text"])
     page = [
         "# Weight-loss landscape",
         content["text"],
@@ -208,4 +211,3 @@ def _write(path: pathlib.Path, results: Sequence[Result], content: Content, conf
         *(f"![{name}]({name})" for name in files if name.endswith(".png")),
     ]
     write_text(path / "landscape.md", "\n\n".join(page) + "\n")
-    board.text("landscape/summary", content["text"])

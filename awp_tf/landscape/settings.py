@@ -89,6 +89,8 @@ class Landscape:
             curves += [Curve(f"{name}, fixed images", alphas, (name,), fixed=True) for name in random]
         if self.plane:
             axis = _numbers("plane", self.plane)
+            if len(axis) < 2:
+                raise UserError(f"plane: expected at least 2 points of each axis, received {self.plane!r}.")
             grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
             curves.append(Curve("plane", grid, ("random 1", "random 2")))
         return curves

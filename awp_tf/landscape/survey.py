@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -68,7 +69,14 @@ class Survey:
             passes_at(self.settings, curve) * own * int(done.sum()) for curve, done in zip(curves, points, strict=True)
         ]
         first = own * ("start" in found) + len(self.other) * ("other" in found)
-        return sum(made) + first * passes_at(self.settings)
+        left = [c for c in self.settings.curves if c.name not in found or np.isnan(found[c.name]).any()]
+        crafted = own * (_crafted(self.settings.curves) - _crafted(left))
+        return sum(made) + (first + crafted) * passes_at(self.settings)
+
+    @functools.cached_property
+    def _fixed_images(self) -> Sequence[Labelled]:
+        """Crafted once, at the weights themselves, for all curves that keep them."""
+        return self.passes.craft(self.own, self._count_attack)
 
     def _count_attack(self) -> None:
         self.on_passes(passes_at(self.settings))
@@ -85,7 +93,7 @@ class Survey:
         passes, batches, on_batch = self.passes, self.own, self._count_attack
         if curve.fixed:
             passes, on_batch = self.passes.without_attack(), self._count_pass
-            batches = self.passes.craft(self.own, self._count_attack)
+            batches = self._fixed_images
 
         def visit(device: int, place: int) -> Height:
             with self.devices.on(device):
@@ -125,8 +133,12 @@ def cost(settings: Landscape, own: int, other: int) -> int:
     """
     curves = settings.curves
     points = sum(passes_at(settings, curve) * int(curve.coefficients.any(axis=1).sum()) for curve in curves)
-    crafted = sum(curve.fixed or curve.directions == ("awp",) for curve in curves)
-    return own * (points + (1 + crafted) * passes_at(settings)) + other * passes_at(settings)
+    return own * (points + (1 + _crafted(curves)) * passes_at(settings)) + other * passes_at(settings)
+
+
+def _crafted(curves: Sequence[Curve]) -> int:
+    """How often images are crafted beside those of points: for all curves that keep them, and for the AWP direction."""
+    return any(curve.fixed for curve in curves) + any(curve.directions == ("awp",) for curve in curves)
 
 
 class Meter:

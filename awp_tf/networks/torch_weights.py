@@ -59,6 +59,11 @@ def dump_torch_weights(network: keras.Model) -> dict[str, np.ndarray]:
 def _variables(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     for layer in network.layers:
         for variable in layer.weights:
+            if variable.name not in _NAMES:
+                raise UserError(
+                    f"{network.name}: expected preact_resnet18 or wide_resnet, whose layers have PyTorch's names; "
+                    f"received one with {layer.name}/{variable.name}."
+                )
             yield f"{layer.name}.{_NAMES[variable.name]}", variable
 
 

@@ -82,6 +82,11 @@ class Study:
         return [kind for kind in self.evaluate.split(",") if kind]
 
     @property
+    def drawn(self) -> list[str]:
+        """The networks of which each run has one, and whose landscapes are drawn."""
+        return [kind for kind in self.checkpoints.split(",") if kind != "epochs"]
+
+    @property
     def trials(self) -> list[Trial]:
         """All runs, seed by seed: a study that is stopped early has whole rounds."""
         return [Trial(label, seed, (*own, *self.common)) for seed in self.seeds for label, own in self.runs.items()]

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import keras
+import tensorflow as tf
 
 from awp_tf.attacks import Attack
 from awp_tf.averaging import Averaging, Latest
@@ -171,6 +172,11 @@ class Recipe:
             seed=seed,
             xla=self.xla,
         )
+        if self.whole_epochs and float(self.learning_rate(tf.constant(epochs, tf.float64))) == 0:
+            raise UserError(
+                "Recipe.whole_epochs: expected False with a learning rate that ends at 0, or the last epoch would have "
+                "that rate (gin: WHOLE_EPOCHS=False)."
+            )
         rate = LearningRate(self.learning_rate, updates, self.whole_epochs)
         trainer.compile(SGD(rate, self.momentum, self.nesterov))
         return trainer

@@ -28,6 +28,8 @@ from awp_tf.training.monitor import Monitor
 from awp_tf.training.recipe import Recipe
 from awp_tf.training.strategy import join
 
+_OTHERWISE = ", or say train.one_ball = False where they are meant to differ"
+
 
 def train(
     *,
@@ -99,7 +101,7 @@ def train(
     strategy, workers = join(devices, cluster, task, collectives=collectives, wait_seconds=wait_seconds)
     if one_ball:
         attackers = {"training": recipe.attack, "validation": validation.attack, "test": test.attack, **(later or {})}
-        require_one_ball(_final_balls(attackers, epochs))
+        require_one_ball(_final_balls(attackers, epochs), _OTHERWISE)
     with silent(not workers.is_chief):
         source, batches, held_out, known = _load(data, test, workers, seed, strategy.num_replicas_in_sync, recipe.dtype)
         with strategy.scope(), plainly_lost(workers), plainly():

@@ -8,7 +8,7 @@ import awp_tf
 from awp_tf.any_model.clock import Clock
 from awp_tf.attacks import PGD
 from awp_tf.infra.errors import UserError
-from awp_tf.perturbations import AWP
+from awp_tf.perturbations import AWP, RandomPerturbation
 from awp_tf.schedules import Piecewise
 from awp_tf.threats import Linf
 
@@ -117,3 +117,30 @@ def test_epochs_follow_from_updates():
     assert float(clock.epoch(tf.constant(12))) == pytest.approx(2.4)
     assert not clock.begun(tf.constant(12), clock.epoch(tf.constant(12)))
     assert clock.begun(tf.constant(15), clock.epoch(tf.constant(15)))
+
+
+@pytest.mark.parametrize(("start", "epoch"), [(0.07, 7), (0.14, 14), (0.5, 50)])
+def test_a_share_of_epochs_is_met_whatever_its_product_rounds_to(start, epoch):
+    clock = Clock(start)
+    clock.set(epoch, 0, float("inf"), 100)
+    assert clock.begun(tf.constant(0), clock.epoch(tf.constant(0)))
+    clock.set(epoch - 1, 0, float("inf"), 100)
+    assert not clock.begun(tf.constant(0), clock.epoch(tf.constant(0)))
+
+
+def test_batches_whose_gradients_keras_accumulates_have_noise_of_their_own():
+    points = []
+
+    class Spy(RandomPerturbation):
+        def __call__(self, weights, gradient, seed, start=None):
+            found = super().__call__(weights, gradient, seed, start)
+            points.append((found[0][0] - weights[0]).numpy())
+            return found
+
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input([6]), keras.layers.Dense(3)])
+    model = awp_tf.perturbed(network, Spy(0.5))
+    optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=2)
+    model.compile(optimizer=optimizer, run_eagerly=True, **keras_models.cross_entropy())
+    model.fit(X, Y, batch_size=9, epochs=2, shuffle=False, verbose=0)
+    assert len({point.tobytes() for point in points}) == len(points) == 8

@@ -103,3 +103,16 @@ def test_works_without_knowing_the_batch_size(victim):
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_restarts_go_on_from_a_start_once_and_then_begin_anew():
+    starts = []
+
+    def attack(objective, x, seed, start=None):
+        starts.append(start)
+        return x
+
+    x = tf.zeros([2, 4, 4, 3])
+    Restarts(attack, 3)(lambda x: tf.zeros([2]), x, make_seed(0), x + 1)
+    assert (starts[0].numpy() == 1).all()
+    assert set(starts[1:]) == {None}

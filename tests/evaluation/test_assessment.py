@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import pathlib
 
 import numpy as np
@@ -309,3 +310,20 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         assert 0 < (done.run().fooled_by >= 0).mean() < 1
         growth.append(max(most) - before)
     assert growth[1] < growth[0] + 40e6
+
+
+def test_a_disk_without_room_for_the_images_is_an_error_before_they_are_attacked(network, split, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, first, size: taken.append((first, size)))
+    assessment(network, split, tmp_path / "a").run()
+    size = network.x[0].numpy().nbytes
+    assert {each for _, each in taken} == {size}
+    assert len({first for first, _ in taken}) == len(split)
+    assert {(first - taken[0][0]) % size for first, _ in taken} == {0}
+
+    def full(file, first, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        assessment(network, split, tmp_path / "b").run()

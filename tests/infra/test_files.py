@@ -37,6 +37,16 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
+def test_two_who_write_one_file_do_not_meet(tmp_path):
+    with atomic_write(tmp_path / "a.txt") as one, atomic_write(tmp_path / "a.txt") as other:
+        assert one != other
+        assert is_part(one)
+        one.write_text("one")
+        other.write_text("other")
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "one"
+
+
 def test_arrays_come_back_and_equal_ones_are_equal_bytes(tmp_path):
     arrays = {"a/b": np.arange(3), "text": np.array("x")}
     for name in ("one", "two"):

@@ -46,8 +46,10 @@ def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path):
 
 def test_what_a_killed_process_may_leave_is_nobodys(tmp_path):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".figure.png.part.png").touch()
+    (tmp_path / ".figure.png.part1234.png").touch()
     assert folder(tmp_path).finished() is None
+    with folder(tmp_path).open():
+        assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_folder_has_one_user_at_a_time(tmp_path):

@@ -15,4 +15,5 @@ def test_the_first_signal_asks_and_handlers_come_back(signum):
         with pytest.raises(Interrupted, match=signum.name):
             interrupt.check()
         assert signal.getsignal(signum) == before  # so that a second signal has its usual effect
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler  # the other one, too
     assert signal.getsignal(signum) == before

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from helpers import assert_same_weights, weights_of
@@ -62,3 +63,8 @@ def test_what_does_not_fit_is_named_and_changes_nothing(spoil, message):
         load_torch_weights(network, state)
     for old, new in zip(before, weights_of(network), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_network_without_pytorchs_names_is_refused():
+    with pytest.raises(UserError, match="expected preact_resnet18 or wide_resnet, whose layers have PyTorch's names"):
+        dump_torch_weights(keras.Sequential([keras.Input([4]), keras.layers.Dense(2), keras.layers.PReLU()]))

@@ -228,6 +228,8 @@ def test_the_paper_recipe_starts_on_cifar10_as_it_is(tmp_path, commands):
         ("at", "ExtraData.ratio=0.5", "ExtraData.ratio: changes nothing, since no part of this recipe is ExtraData"),
         ("at", "SAM.rho=0.1", r"SAM.rho: changes nothing.*\(in --gin_bindings=SAM.rho=0.1\)"),
         ("sam", "AWP.gamma=0.1", "AWP.gamma: changes nothing, since no part of this recipe is AWP"),
+        ("at", "Learner.memory=3", "Learner.memory: changes nothing, since no part of this recipe is Learner"),
+        ("at", "Study.seeds=(1,)", "Study.seeds: changes nothing, since no part of this recipe is Study"),
     ],
 )
 def test_a_setting_of_a_part_that_is_not_there_is_a_slip(leaf, binding, message):

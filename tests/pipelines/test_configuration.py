@@ -158,6 +158,12 @@ def test_names_that_nothing_uses_are_slips(bindings, message):
         _cli.parse(["gin/at.gin", "gin/digits.gin"], bindings)
 
 
+@pytest.mark.parametrize("binding", ["Recipe.precision='mixed_bfloat16'", "train.devices=2", "Study.seeds=(1,)"])
+def test_settings_of_another_command_are_slips(binding):
+    with pytest.raises(UserError, match="changes nothing, since no part of this recipe is"):
+        _cli.parse(["gin/fs_dgpm.gin"], [binding], root="Continual.learner")
+
+
 def test_a_recipe_comes_first_or_it_would_undo_what_came_before():
     with pytest.raises(UserError, match=r"expected a recipe \(try .*\) first, then your other files"):
         _cli.parse(["gin/digits.gin", "gin/trades_awp.gin"], [])

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_batch, tiny_trainer
 
+from awp_tf.infra.apart import Apart
 from awp_tf.infra.errors import UserError
-from tools.apart import Apart
 
 
 def arguments(tmp_path, *bindings):

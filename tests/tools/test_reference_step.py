@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
+from awp_tf.infra.apart import Apart
 from awp_tf.infra.errors import UserError
-from tools.apart import Apart
 from tools.reference_step import prepare
+from tools.step_speed import _REFERENCE
 
 METHODS = ("at_awp", "trades_awp")
 
@@ -25,7 +26,7 @@ def test_another_folder_is_refused(tmp_path, batch):
 
 def test_another_folder_is_refused_through_its_process_too(tmp_path, batch):
     with pytest.raises(UserError, match="expected a checkout of csdongxian/AWP"):
-        Apart("tools.reference_step", str(tmp_path), batch, "at_awp", "float32")
+        Apart(_REFERENCE, str(tmp_path), batch, "at_awp", "float32")
 
 
 @pytest.mark.parametrize(("method", "precision"), [("mart_awp", "float32"), ("at_awp", "float64")])

@@ -7,11 +7,12 @@ from helpers import CLASSES, SHAPE
 from awp_tf.attacks import PGD
 from awp_tf.averaging import EMA
 from awp_tf.free import FreeTrainer
+from awp_tf.infra.errors import UserError
 from awp_tf.methods import MART
 from awp_tf.micro_batches import MicroBatchStep
 from awp_tf.networks import small_cnn
 from awp_tf.perturbations import AWP, Identity
-from awp_tf.schedules import Piecewise
+from awp_tf.schedules import Cosine, Cyclic, Piecewise
 from awp_tf.threats import Linf
 from awp_tf.training.recipe import Recipe
 from awp_tf.transforms import ClipByGlobalNorm
@@ -60,3 +61,12 @@ def test_replays_make_more_updates_of_an_epoch():
     assert isinstance(trainer, FreeTrainer)
     assert trainer.steps_per_epoch == 16
     np.testing.assert_allclose(rates(trainer, [30, 31]), [0.5, 0.25])
+
+
+@pytest.mark.parametrize("kind", [Cosine, Cyclic])
+def test_no_epoch_is_trained_at_rate_0(kind):
+    recipe = Recipe(**{**RECIPE, "learning_rate": kind(0.1, 5)}, whole_epochs=True)
+    with pytest.raises(UserError, match="whole_epochs: expected False with a learning rate that ends at 0"):
+        recipe.trainer(SHAPE, CLASSES, epochs=5, steps_per_epoch=4, seed=0)
+    recipe = Recipe(**{**RECIPE, "learning_rate": kind(0.1, 5)})
+    assert min(rates(recipe.trainer(SHAPE, CLASSES, epochs=5, steps_per_epoch=4, seed=0), range(19))) > 0

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from awp_tf.infra import memory
 from awp_tf.infra.errors import UserError
-from tools.timing import peak
 
 Facts = dict[str, Any]
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Apart:
@@ -26,15 +26,19 @@ class Apart:
         ready: What it said once it was ready: its start-up in seconds, for instance.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        """Starts `python -m module arguments` and waits until it is ready.
+    def __init__(self, program: str, *arguments: str) -> None:
+        """Starts `python -m program arguments` and waits until it is ready.
+
+        Args:
+            program: A module; or a .py file, of which nothing is imported but what it names itself.
+            arguments: Of its command line.
 
         Raises:
             UserError: The child says so, or ended.
         """
-        self._name = module
+        self._name = program
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, *([] if program.endswith(".py") else ["-m"]), program, *arguments],
             env={**os.environ, "PYTHONPATH": str(_ROOT), "AWP_TF_STARTED": str(time.time())},
             text=True,
             stdin=subprocess.PIPE,
@@ -47,7 +51,7 @@ class Apart:
             raise
 
     def __call__(self) -> Facts:
-        """Takes a step: what the child says of it, with "seconds" and "peak", the most GiB (of a GPU if any) by then.
+        """Takes a step: what the child says of it, with "seconds" and "peak", the most GiB that it had by then.
 
         Raises:
             UserError: The child ended.
@@ -78,7 +82,8 @@ def serve(prepare: Callable[[Sequence[str]], tuple[Callable[[], Facts], Facts]],
     """The child's side.
 
     Args:
-        prepare: Takes the arguments; makes a step, which may return facts, and what to say once it is ready.
+        prepare: Takes the arguments; makes a step, which may return facts ("peak", too: that of a GPU), and what to say
+            once it is ready.
         arguments: Of the command line.
     """
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an answer
@@ -91,7 +96,7 @@ def serve(prepare: Callable[[Sequence[str]], tuple[Callable[[], Facts], Facts]],
     for _ in sys.stdin:
         start = time.perf_counter()
         facts = step()
-        facts = {"seconds": time.perf_counter() - start, "peak": peak(), **facts}
+        facts = {"seconds": time.perf_counter() - start, "peak": memory.peak() / memory.GIB, **facts}
         print(json.dumps(facts), file=answers, flush=True)
 
 

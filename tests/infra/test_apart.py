@@ -2,13 +2,13 @@ import time
 
 import pytest
 
+from awp_tf.infra.apart import Apart, in_turns, since_start
 from awp_tf.infra.errors import UserError
-from tools.apart import Apart, in_turns, since_start
 
 CHILD = """
 import sys
 from awp_tf.infra.errors import UserError
-from tools.apart import serve, since_start
+from awp_tf.infra.apart import serve, since_start
 
 def prepare(arguments):
     if arguments == ["refuse"]:
