@@ -91,9 +91,9 @@ class RobustTrainer(keras.Model):
                 other (awp_tf.micro_batches): for a batch that does not fit into memory.
             m_sharpness: Each replica takes the worst weights of its own share of the batch, as SAM does (Foret et al.,
                 ICLR 2021, section 4.1), in place of those of the whole batch (AWP): a reduction of gradients less.
-            averaging: Latest, EMA or SWA; called with network. What fit and evaluate report is of network; save and
-                ModelCheckpoint keep averaged.network. After fit, call averaged.refresh(batches, epochs) where its
-                BatchNorm statistics are to be "recalibrated" (SWA's default); pipelines.train does so.
+            averaging: Latest, EMA or SWA; called with network. What fit and evaluate report is of network; save, and
+                ModelCheckpoint of whole models, keep averaged.network. After fit call averaged.refresh(batches, epochs)
+                where its BatchNorm statistics are to be "recalibrated" (SWA's default); pipelines.train does so.
             steps_per_epoch: How many updates an epoch has, for perturb_from, SWA, and schedules in method, attack,
                 perturbation and transform; with 1 they all count updates.
             seed: What all noise depends on.
@@ -155,8 +155,10 @@ class RobustTrainer(keras.Model):
         float16 the optimizer is wrapped in keras.optimizers.LossScaleOptimizer, unless it is one.
 
         Raises:
-            UserError: The optimizer does not step at every batch.
+            UserError: A loss is given, or the optimizer does not step at every batch.
         """
+        if kwargs.get("loss") is not None:
+            raise UserError("RobustTrainer.compile: expected no loss: the method has its own (method=TRADES(), say).")
         optimizer = keras.optimizers.get(optimizer)
         every = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
         if every and every > 1:
@@ -180,10 +182,6 @@ class RobustTrainer(keras.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the network alone (averaged.network), which is all that others need; so does ModelCheckpoint."""
         self.averaged.network.save(*args, **kwargs)
-
-    def save_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Likewise, its weights."""
-        self.averaged.network.save_weights(*args, **kwargs)
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """One step (Algorithm 1) on images [B, H, W, C], labels [B] or probabilities [B, K], and weights [B], if any.

@@ -89,7 +89,7 @@ def _of_disk(error: Exception) -> bool:
 
 
 def _complain(error: UserError) -> int:
-    print(f"error: {first_line(error)}", file=sys.stderr)
+    print(f"error: {first_line(error, most=None)}", file=sys.stderr)
     return 2
 
 

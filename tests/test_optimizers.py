@@ -62,12 +62,6 @@ def test_a_trainer_wants_an_optimizer_that_steps_at_every_batch_and_takes_its_na
     assert isinstance(trainer.optimizer, keras.optimizers.SGD)
 
 
-def test_what_is_saved_of_weights_is_the_networks(tmp_path):
-    trainer = tiny_trainer()
-    trainer.save_weights(tmp_path / "a.weights.h5")
-    other = tiny_trainer()
-    for variable in other.network.weights:
-        variable.assign(variable + 1)
-    other.averaged.network.load_weights(tmp_path / "a.weights.h5")
-    for one, again in zip(trainer.network.get_weights(), other.averaged.network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, again)
+def test_a_loss_is_the_methods():
+    with pytest.raises(UserError, match="expected no loss: the method has its own"):
+        tiny_trainer().compile("sgd", loss="mse")

@@ -1,4 +1,4 @@
-"""One-step training attacks that do not overfit catastrophically."""
+"""A one-step training attack that was made not to overfit catastrophically."""
 
 import dataclasses
 

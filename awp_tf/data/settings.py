@@ -43,7 +43,11 @@ class Data:
         """Raises UserError where the source is no function that reads data, or another part no object."""
         if not callable(self.source):
             raise UserError(f"Data.source: expected a source such as @digits (no brackets), received {self.source!r}.")
-        for name, example in (("extra", "@ExtraData()"), ("mix", "@MixUp()")):
+        for name, example in (
+            ("augment", "@PadCropFlip() or @NoAugment()"),
+            ("extra", "@ExtraData()"),
+            ("mix", "@MixUp()"),
+        ):
             part = getattr(self, name)
             if isinstance(part, type) or not callable(part):
                 raise UserError(f"Data.{name}: expected an object such as {example}, received {part!r}.")

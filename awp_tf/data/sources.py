@@ -184,6 +184,8 @@ def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | No
     share("image_folder.test", test)
     if channels not in (1, 3):
         raise UserError(f"image_folder.channels: expected 3 (colour) or 1 (grey), received {channels!r}.")
+    if not local(path).is_dir():
+        raise UserError(f"{path}: expected a folder of images, but there is none ({local(path).absolute()}).")
     room = memory.room("image_folder.memory_gib", memory_gib)
     read = functools.partial(folders.read, size=size, channels=channels, room=room)
     if folders.is_undivided(local(path)):

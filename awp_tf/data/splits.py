@@ -49,13 +49,20 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     """
     if images.dtype.kind not in "biuf":
         raise UserError(f"images: expected numbers, received {images.dtype}.")
+    if images.dtype.kind in "iu" and images.dtype != np.uint8 and len(images) and int(images.max()) > 255:
+        raise UserError(
+            f"images: expected uint8 in [0, 255] or floats in [0, 1], received {images.dtype} up to {images.max()}; "
+            "divide by the largest value that a pixel can have, 65535 in 16 bits."
+        )
     images = images[..., None] if images.ndim == 3 else images
     images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu":
-        raise UserError(f"labels: expected whole numbers, received {labels.dtype}.")
+        raise UserError(
+            f"labels: expected whole numbers, received {labels.dtype}; np.unique(y, return_inverse=True)[1]."
+        )
     if len(labels) and int(labels.max()) > _MOST_LABEL:
         raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
     return Split(images, labels.astype(np.int32))
@@ -110,9 +117,15 @@ def _check_pixels(name: str, images: np.ndarray) -> None:
             f"{name}: expected floats in [0, 1], received NaN or infinity in {bad} of {len(images)} images."
         )
     if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+        least, most = images.min(), images.max()
+        advice = "divide by 255" if least >= 0 else "bring [-1, 1] there by (x + 1) / 2"
         raise UserError(
-            f"{name}: expected uint8 images in [0, 255] or floats in [0, 1], received floats in "
-            f"[{images.min():g}, {images.max():g}]; cast to uint8 or divide by 255."
+            f"{name}: expected uint8 images in [0, 255] or floats in [0, 1], received others in "
+            f"[{least:g}, {most:g}]; {advice}."
+        )
+    if images.dtype != np.uint8 and 0 < images.max() <= 1 / 255:
+        raise UserError(
+            f"{name}: expected floats in [0, 1], received none above {images.max():g}; they were divided by 255 twice."
         )
 
 

@@ -95,8 +95,9 @@ class Sanity:
         checks.append(Check("more steps", many <= few + max(_SLACK, 1.5 / total), detail))
         epsilons = self._epsilons()
         accuracies = [1 - len(measured[self._name(_CURVE_STEPS, each)]) / total for each in epsilons]
-        detail = f"{100 * accuracies[-1]:.1f} % remain where every pixel may take any value"
-        checks.append(Check("unbounded attack", accuracies[-1] <= _SLACK, detail))
+        left = round(accuracies[-1] * total)
+        detail = f"{left} of {total} images are still classified correctly where every pixel may take any value"
+        checks.append(Check("unbounded attack", left <= max(1, _SLACK * total), detail))
         return checks, AccuracyCurve(epsilons, accuracies, total)
 
     def strength(self, measured: Mapping[str, Any], robust: np.ndarray) -> Check:

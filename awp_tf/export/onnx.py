@@ -1,6 +1,7 @@
 """The network as an ONNX file: uint8 images of any number to logits, probabilities and classes."""
 
 import pathlib
+import re
 from typing import Any
 
 import keras
@@ -31,7 +32,7 @@ def export_onnx(servable: Servable, base: str) -> pathlib.Path:
     path = pathlib.Path(base) / f"{servable.model}.onnx"
     if path.exists():
         raise UserError(f"{path}: is there already and is not overwritten; choose another model name or folder.")
-    network = read_network(servable)
+    network = _in_float32(read_network(servable))
 
     spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
 
@@ -53,6 +54,17 @@ def export_onnx(servable: Servable, base: str) -> pathlib.Path:
             raise UserError(f"{path}: expected the answers of the network itself, received others ({found:.2g}).")
         write_card(path.with_suffix(""), servable, {"onnx": found})  # first, so that no file is there without it
     return path
+
+
+def _in_float32(network: keras.Model) -> keras.Model:
+    """The same weights in layers that compute in float32: ONNX Runtime has no convolution in bfloat16."""
+    text = network.to_json()
+    plain = re.sub(r'"mixed_b?float16"', '"float32"', text)
+    if plain == text:
+        return network
+    copy = keras.models.model_from_json(plain)
+    copy.set_weights(network.get_weights())
+    return copy
 
 
 def _difference(session: Any, network: keras.Model, images: np.ndarray) -> float:

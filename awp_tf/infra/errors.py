@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+_LONG, _BEFORE = 120, 40  # characters of a line that is quoted, and of those before a difference
+
 
 class UserError(ValueError):
     """A mistake that the person at the keyboard can repair; commands print it and exit with code 2."""
@@ -84,15 +86,19 @@ def optional(module: str, extra: str) -> Any:
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, without what is added below it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def first_line(error: Exception, most: int | None = 300) -> str:
+    """What an error says, without what is added below it; at most so many characters of another library's."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def first_difference(one: str, other: str) -> tuple[str, str]:
-    """The first line in which two texts differ, of each; two empty ones where none does."""
+    """The first line in which two texts differ, of each; two empty ones where none does. Of long lines, the place."""
     pairs = itertools.zip_longest(one.splitlines(), other.splitlines(), fillvalue="(nothing)")
-    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+    lines = next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*lines, strict=False)))
+    start = max(0, same - _BEFORE) if max(map(len, lines)) > _LONG else 0
+    a, b = (f"{'...' if start else ''}{t[start : start + _LONG]}{'...' if t[start + _LONG :] else ''}" for t in lines)
+    return a, b
 
 
 def _real(value: object) -> bool:

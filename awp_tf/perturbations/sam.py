@@ -15,7 +15,8 @@ class SAM(Perturbation):
     """Sharpness-aware minimisation (Foret et al., ICLR 2021, eq. 2): v = rho g / ||g||, over all parameters together.
 
     With clean images it alone makes a network somewhat robust (Wei et al., arXiv 2305.05392); with an attack it is
-    SAM + AT. As in its authors' code, v is found without weight decay, which is taken at the weights themselves.
+    SAM + AT. As in davda54/sam and weizeming/SAM_AT, v is found without weight decay, which is taken at the weights
+    themselves; google-research/sam has it in the loss of both passes.
 
     Attributes:
         rho: ||v||, 0.05 in the paper for CIFAR-10.

@@ -60,7 +60,12 @@ def test_pickled_arrays_are_not_opened(tmp_path):
     [
         ({"y_test": None}, "y_test"),
         ({"x_train": arrays("float32")[0] * 255}, r"expected uint8 images in \[0, 255\] or floats in \[0, 1\]"),
-        ({"x_train": arrays("float32")[0] - 0.5}, r"floats in \[-0\.5"),
+        ({"x_train": arrays("float32")[0] - 0.5}, r"others in \[-0\.5, 0\.5\]; bring \[-1, 1\] there by"),
+        ({"x_train": arrays("float32")[0] / 255}, r"none above 0\.0039.*; they were divided by 255 twice"),
+        (
+            {"x_train": arrays()[0].astype("uint16") * 257},
+            r"images: .*, received uint16 up to 65535; divide by .* 65535",
+        ),
         (
             {"x_train": np.full((12, 6, 6, 3), np.nan)},
             r"\(train\): expected floats in \[0, 1\], received NaN or infinity in 12 of 12 images",
@@ -73,7 +78,21 @@ def test_pickled_arrays_are_not_opened(tmp_path):
         ({"y_train": np.zeros(5, int)}, "expected images .* and N labels"),
         ({"x_test": np.zeros((6, 5, 5, 3), "uint8")}, "expected alike images"),
     ],
-    ids=["missing", "255", "negative", "nan", "one-class", "below", "above", "float", "empty", "count", "shape"],
+    ids=[
+        "missing",
+        "255",
+        "negative",
+        "twice",
+        "uint16",
+        "nan",
+        "one-class",
+        "below",
+        "above",
+        "float",
+        "empty",
+        "count",
+        "shape",
+    ],
 )
 def test_unfit_npz_gets_one_clear_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as error:
@@ -152,7 +171,7 @@ def test_image_folder_with_other_classes_to_test_is_refused(tmp_path):
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
     with pytest.raises(UserError, match=r"expected train/<class>/ and test/<class>/ with the same classes"):
         image_folder(str(tmp_path), size=8)
-    with pytest.raises(UserError, match="no train classes"):
+    with pytest.raises(UserError, match="nowhere: expected a folder of images, but there is none"):
         image_folder(str(tmp_path / "nowhere"), size=8)
 
 

@@ -101,6 +101,23 @@ def test_onnx_runtime_answers_as_the_network_does(servable, tmp_path):
 
 
 @pytest.mark.slow
+def test_onnx_is_float32_where_the_network_computes_in_16_bits(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="extra 'onnx' is not installed")
+    pytest.importorskip("tf2onnx", reason="extra 'onnx' is not installed")
+    networks = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        networks.append(preact_resnet18(shape=(16, 20, 3), classes=4, width=2))
+    keras.config.set_dtype_policy("float32")
+    networks[1].set_weights(networks[0].get_weights())
+    networks[1].save(tmp_path / "net.keras")
+    path = export_onnx(Servable("net", tmp_path / "net.keras", IMAGES), str(tmp_path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = networks[0](IMAGES.astype(np.float32) / 255, training=False)
+    np.testing.assert_allclose(session.run(["logits"], {"images": IMAGES})[0], expected, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_speed_is_compared_in_turns(servable, tmp_path):
     folder = export(servable, Export(), str(tmp_path / "serving"))
     text = compare_serving(str(folder), str(servable.network), [1, 2], runs=3)

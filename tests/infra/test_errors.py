@@ -26,3 +26,11 @@ def test_checks_let_through_what_fits_and_name_what_does_not(check, good, bad):
     for value in bad:
         with pytest.raises(errors.UserError, match=r"^x: expected .*, received"):
             check(value)
+
+
+def test_of_long_lines_the_place_where_they_differ_is_quoted():
+    one, other = (f"{'a, ' * 200}epsilon={e}{', z' * 200}" for e in (8, 4))
+    for text, e in zip(errors.first_difference(one, other), (8, 4), strict=True):
+        assert f"epsilon={e}" in text
+        assert len(text) < 130
+    assert errors.first_difference("a\nb", "a\nc") == ("b", "c")

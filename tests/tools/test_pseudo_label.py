@@ -161,7 +161,7 @@ def test_a_run_lends_its_best_network_and_the_names_of_its_classes(place):
         ({"data": None}, "--data: expected it"),
         ({"data": "none.npz"}, r"none\.npz: expected an \.npz file"),
         ({"data": "other.npz"}, r"expected images of \[8, 8, 1\], which the network takes, received \[9, 8, 1\]"),
-        ({"data": "bright.npz"}, r"floats in \[0, 1\], received floats in \[255, 255\]"),
+        ({"data": "bright.npz"}, r"floats in \[0, 1\], received others in \[255, 255\]"),
         ({"output": "pseudo.h5"}, r"--output: expected a name that ends in \.npz"),
         ({"output": "images.npz"}, r"images\.npz exists; choose another name"),
         ({"batch_size": 0}, "--batch_size: expected a whole number >= 1"),

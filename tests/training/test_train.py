@@ -202,6 +202,7 @@ def test_a_limit_takes_that_many_training_images_and_the_same_validation_images(
     ("make", "message"),
     [
         (lambda: recipe(averaging=0.9), r"Recipe\.averaging: expected a function such as @EMA \(no brackets\)"),
+        (lambda: Data(source, augment=None), r"Data\.augment: expected an object such as @PadCropFlip\(\) or @NoAug"),
         (lambda: Data(source, mix=MixUp), r"Data\.mix: expected an object such as @MixUp\(\), received <class"),
         (
             lambda: recipe(precision="int8"),
