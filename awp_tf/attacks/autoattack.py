@@ -113,8 +113,8 @@ class AutoAttack:
         return Cascade(searches, tuple(self._remarks(names, classes)), self._is_whole(names))
 
     def _is_whole(self, names: tuple[str, ...]) -> bool:
-        whole = self.version == "rand" or set(names) >= set(VERSIONS["standard"])
-        return whole and self.iterations >= 100 and (self.version == "rand" or self.queries >= 5000)
+        standard = set(names) >= set(VERSIONS["standard"]) and self.queries >= 5000
+        return self.iterations >= 100 and (standard or self.version == "rand")
 
     def _makers(self, classes: int) -> Mapping[str, Callable[[], Search]]:
         threat, n, targets = self.threat, self.iterations, min(_TARGETS, classes - 1)

@@ -61,7 +61,8 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu":
         raise UserError(
-            f"labels: expected whole numbers, received {labels.dtype}; np.unique(y, return_inverse=True)[1]."
+            f"labels: expected whole numbers, received {labels.dtype}; to number classes: "
+            "np.unique(y, return_inverse=True)[1]."
         )
     if len(labels) and int(labels.max()) > _MOST_LABEL:
         raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")

@@ -116,10 +116,9 @@ def _verdict(card: Mapping[str, Any]) -> str:
     failed = [f"{check['name']}: {check['detail']}" for check in card["checks"] if not check["passed"]]
     if failed:
         return f"**Not to be trusted: {'; '.join(failed)}.**"
-    bound = (
-        " Without AutoAttack (standard) these accuracies are upper bounds." if card.get("upper_bound") else ""
-    )  # older cards do not say
-    return f"All checks passed.{bound}"
+    if card.get("upper_bound"):  # older cards do not say
+        return "All checks passed. Without AutoAttack (standard) these accuracies are upper bounds."
+    return "All checks passed."
 
 
 def _subject_table(card: Mapping[str, Any]) -> str:
