@@ -63,6 +63,12 @@ def is_part(path: pathlib.Path) -> bool:
     return path.name.startswith(".") and ".part" in path.name
 
 
+def remove_parts(folder: pathlib.Path) -> None:
+    """Removes what killed processes left of such files in a folder that nobody else writes to."""
+    for file in filter(is_part, list(folder.glob(".*"))):
+        file.unlink(missing_ok=True)
+
+
 def is_whole_zip(path: pathlib.Path) -> bool:
     """Whether a file is a zip archive, as .keras is, of which nothing is damaged."""
     try:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import filelock
 
 from awp_tf.infra.errors import UserError, first_difference
-from awp_tf.infra.files import is_part, write_text
+from awp_tf.infra.files import is_part, remove_parts, write_text
 
 Content = dict[str, Any]
 Fingerprint = Mapping[str, str]
@@ -71,8 +71,6 @@ class ResultFolder:
         """
         with self.alone():
             self.claim()
-            for file in filter(is_part, list(self.path.iterdir())):
-                file.unlink(missing_ok=True)
             yield
 
     def alone(self, wait: float = 0.0) -> AbstractContextManager[None]:
@@ -125,10 +123,10 @@ class ResultFolder:
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path, wait: float = 0.0) -> Iterator[None]:
-    """Makes a folder, unless it is there already, and keeps other processes out of it.
+    """Makes a folder, unless it is there already, keeps other processes out of it, and removes what killed ones left.
 
     Args:
-        path: The folder.
+        path: The folder; of those within it nothing is removed.
         wait: Seconds after which one that is in it is in the way.
 
     Raises:
@@ -147,4 +145,6 @@ def lock(path: pathlib.Path, wait: float = 0.0) -> Iterator[None]:
             raise UserError(f"{path}: another process is working in it; choose another folder.") from None
         except (OSError, NotImplementedError) as error:  # some network disks know no locks
             print(f"warning: {path} cannot be locked ({error}); see that no other process works in it.")
+        else:
+            remove_parts(path)
         yield

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from awp_tf.infra.errors import UserError, first_line
-from awp_tf.infra.files import write_text
+from awp_tf.infra.files import remove_parts, write_text
 from awp_tf.infra.result_folder import Content, Fingerprint, ResultFolder, lock
 from awp_tf.infra.tensorboard import Board, not_fatal
 
@@ -55,6 +55,7 @@ class RunFolder(ResultFolder):
             UserError: The folder cannot be written, another process trains in it, or it began with other data.
         """
         with lock(self.path):
+            remove_parts(self.path / "checkpoints")
             if (self.path / _CONFIG).exists():
                 require_same_data(self.path, data)
             else:

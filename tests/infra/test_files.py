@@ -9,6 +9,7 @@ from awp_tf.infra.files import (
     is_part,
     local,
     read_arrays,
+    remove_parts,
     without_wildcards,
     write_arrays,
     write_bytes,
@@ -94,3 +95,13 @@ def test_what_a_killed_process_left_is_known_and_what_failed_leaves_nothing(tmp_
         write()
     assert not list(tmp_path.iterdir())
     assert not is_part(tmp_path / "a.txt")
+
+
+def test_only_such_files_are_removed_and_only_in_the_folder_itself(tmp_path):
+    (tmp_path / "state").mkdir()
+    kept = ["a.txt", ".lock", "state/.a.txt.part12345678.txt"]
+    for name in (*kept, ".a.txt.part12345678.txt", ".b.part87654321"):
+        (tmp_path / name).touch()
+    remove_parts(tmp_path)
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(kept)
+    remove_parts(tmp_path / "none")

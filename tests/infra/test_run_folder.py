@@ -49,6 +49,16 @@ def test_a_folder_in_which_a_run_was_killed_at_once_is_as_good_as_new(tmp_path):
         assert (tmp_path / "config.gin").read_text() == CONFIG
 
 
+def test_what_kills_left_is_gone_once_a_run_goes_on(tmp_path):
+    run = RunFolder.of(tmp_path, CONFIG)
+    with run.begin({}, DATA):
+        (tmp_path / "checkpoints").mkdir()
+    for name in (".history.json.part12345678.json", "checkpoints/.epoch-0001.keras.part12345678.keras"):
+        (tmp_path / name).touch()
+    with run.begin({}, DATA):
+        assert not list(tmp_path.rglob("*.part*"))
+
+
 def test_a_run_is_read_as_it_was_written(tmp_path):
     folder = RunFolder.of(tmp_path, CONFIG)
     with pytest.raises(UserError, match=r"expected the folder of a run \(with config.gin\)"):
