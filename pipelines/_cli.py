@@ -187,7 +187,8 @@ def call(root: Callable[..., T], **arguments: object) -> T:
     except TypeError as error:
         if not re.search(r"No values supplied by Gin|missing .*\n +In call to configurable", str(error)):
             raise
-        raise UserError(f"{first_line(error)}; bind it in a gin file or with --gin_bindings.") from error
+        say = "bind it in a gin file or with --gin_bindings, or name a network without brackets"
+        raise UserError(f"{first_line(error)}; {say}.") from error
 
 
 def default_workdir(files: Sequence[str]) -> str:

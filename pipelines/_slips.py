@@ -1,5 +1,6 @@
 """Typing errors: what gin says of them, in a line with the nearest name; and those that it lets pass."""
 
+import collections
 import difflib
 import pathlib
 import re
@@ -14,6 +15,7 @@ _CALLED = {
     "Continual.learner": ("Continual", "Learner", *_LATER),
     "Study.runs": ("Study",),
 }
+_OF_DATA = {"shape": "a network's shape comes", "classes": "a network's classes come"}  # what networks are called with
 _STRING = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")  # a path may have a % in it
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(.+?)\1""", re.MULTILINE)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -29,23 +31,43 @@ def require_used(text: str, files: Sequence[str], bindings: Sequence[str], root:
         root: Of which kind it is: "train.recipe", "Continual.learner" or "Study.runs".
     """
     bare = _STRING.sub("''", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
-    _require_macros(bare, files, bindings)
+    used = _used(bare, _CALLED[root])
+    _require_macros(bare, used, files, bindings)
     _require_scopes(bare, files, bindings)
     _require_not_overridden(bare, files, bindings)
-    _require_referenced(bare, bindings, _CALLED[root])
+    _require_called(bare, used, bindings)
 
 
-def _require_macros(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
+def _used(text: str, called: Sequence[str]) -> dict[str, set[str]]:
+    """Parts ("@") and macros ("%") to which references lead from what a command calls; others change nothing."""
+    mentioned: dict[tuple[str, str], list[tuple[str, str]]] = collections.defaultdict(list)
+    for statement in re.split(r"\n(?=\S)", text):
+        name = re.split(r"\s*=", statement, maxsplit=1)[0].split("/")[-1]
+        kind, owner = ("@", name.split(".")[-2]) if "." in name else ("%", name)
+        mentioned[kind, owner] += re.findall(r"([@%])(?:\w+/)*(?:\w+\.)*(\w+)", statement)
+    found, ahead = set(), [("@", name) for name in called]
+    while ahead:
+        each = ahead.pop()
+        if each not in found:
+            found.add(each)
+            ahead += mentioned[each]
+    return {kind: {name for of, name in found if of == kind} for kind in "@%"}
+
+
+def _require_macros(text: str, used: Mapping[str, set[str]], files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Files may bind what only parts use that others took the place of; a person's binding would change nothing."""
     bound = re.findall(r"^(\w+) *=", text, re.MULTILINE)
-    used = re.findall(r"%(\w+)", text)
-    for name in sorted(set(used) - set(bound)):
+    for name in sorted(used["%"] - set(bound)):
         where = place(rf"%{name}\b", files, bindings)
         raise UserError(f"%{name}: no file gives this macro a value.{did_you_mean(name, bound)} ({where})")
-    for name in sorted(set(bound) - set(used)):
-        if place(rf"%{name}\b", files, ()):
-            continue  # used where a later file or binding took its place
-        where = place(rf"^\s*{name}\s*=", files, bindings)
-        raise UserError(f"{name}: nothing uses a macro of this name.{did_you_mean(name.upper(), used)} ({where})")
+    for name in sorted(set(bound) - used["%"]):
+        assigned = rf"^\s*{name}\s*="
+        elsewhere = place(rf"%{name}\b", files, ())
+        if elsewhere and not place(assigned, (), bindings):
+            continue
+        near = "" if elsewhere else did_you_mean(name.upper(), sorted(used["%"]))
+        where = place(assigned, files, bindings)
+        raise UserError(f"{name}: nothing in this recipe uses a macro of this name.{near} ({where})")
 
 
 def _require_scopes(text: str, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -73,15 +95,19 @@ def _require_not_overridden(text: str, files: Sequence[str], bindings: Sequence[
             raise UserError(f"{name}.{parameter}: changes nothing; say which is meant: {say} ({where})")
 
 
-def _require_referenced(text: str, bindings: Sequence[str], called: Sequence[str]) -> None:
+def _require_called(text: str, used: Mapping[str, set[str]], bindings: Sequence[str]) -> None:
     """What a person binds of a part that their recipe does not have; files may bind for recipes that do."""
-    parts = set(re.findall(r"@(?:\w+/)*(\w+)", text)) | set(called)
+    parts = used["@"]
+    networks = set(re.findall(r"^(?:NETWORK|\w+\.network) *=\s*@(?:\w+\.)*(\w+)", text, re.MULTILINE))
     for binding in bindings:
         bound = re.match(r"\s*(?:\w+/)*(?:\w+\.)*?(\w+)\.(\w+)\s*=", binding)
         if bound and bound[1] not in parts:
             name, near = f"{bound[1]}.{bound[2]}", did_you_mean(bound[1], sorted(parts))
             why = f"changes nothing, since no part of this recipe is {bound[1]}.{near}"
             raise UserError(f"{name}: {why} (in --gin_bindings={binding})")
+        if bound and bound[1] in networks and bound[2] in _OF_DATA:
+            why = f"changes nothing, since {_OF_DATA[bound[2]]} from the data"
+            raise UserError(f"{bound[1]}.{bound[2]}: {why} (in --gin_bindings={binding})")
 
 
 def place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:
@@ -106,6 +132,20 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def _say_of_syntax(said: str, parts: Sequence[str]) -> str:
+    """What gin says of a value that is none, with the way to write it."""
+    bare = re.search(r"Failed to parse token '(.+)'", said)
+    if bare and bare[1] in parts:
+        return f"expected a value, received {bare[1]}; a part is written @{bare[1]}(), and a network @{bare[1]}."
+    if bare:
+        text = "a text stands in quotes (of two kinds for a shell: \"PATH='flowers'\")"
+        return f"expected a value, received {bare[1]}; {text}, a part begins with @."
+    if "Expected newline" in said:
+        fraction = "a fraction is a text (\"Linf.epsilon='8/255'\")"
+        return f"expected one value; {fraction}, and each setting stands alone."
+    return said
+
+
 def explain(error: Exception, bindings: Sequence[str], parameters: Mapping[str, Sequence[str]]) -> str:
     """The first line of gin's error, the place it names, and the nearest name that exists.
 
@@ -117,7 +157,8 @@ def explain(error: Exception, bindings: Sequence[str], parameters: Mapping[str, 
     if isinstance(error, SyntaxError):
         line = min(error.lineno or 1, max(len(bindings), 1))
         where = f'file "{error.filename}", line {error.lineno}' if error.filename else "--gin_bindings="
-        return f"{error.msg} (in {where}{'' if error.filename else bindings[line - 1]})"
+        say = _say_of_syntax(error.msg, sorted(parameters))
+        return f"{say} (in {where}{'' if error.filename else bindings[line - 1]})"
     text = str(error)
     where_found = re.search(r"In (?:file|bindings string)[^\n]*?line \d+|In bindings string", text)
     parameter = re.search(r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'", text)

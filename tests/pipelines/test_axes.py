@@ -23,20 +23,18 @@ AXES = collections.defaultdict(list)
 for file in sorted((ROOT / "gin").glob("*/*.gin")):
     if file.parent.name not in ("studies", "tasks"):  # tasks are of continual learning
         AXES[file.parent.name].append(str(file.relative_to(ROOT)))
+LEAF_FILES = [f"gin/{leaf}.gin" for leaf in LEAVES]
 # What a person has to say with a file.
 SAID = {
     "gin/data/any_tfds.gin": ["TFDS_NAME='mnist'"],
     "gin/data/image_folder.gin": ["PATH='flowers'", "SIZE=32"],
     "gin/data/imagenet.gin": ["PATH='imagenet'"],
-    "gin/imagenet_at_awp.gin": ["PATH='imagenet'"],
     "gin/data/npy.gin": ["PATH='mine'"],
     "gin/data/npz.gin": ["PATH='mine.npz'"],
     "gin/dm_trades.gin": ["EXTRA='pseudo.npz'"],
     "gin/rst.gin": ["EXTRA='pseudo.npz'"],
     "gin/rst_awp.gin": ["EXTRA='pseudo.npz'"],
     "gin/networks/pretrained.gin": ["PRETRAINED='best.keras'"],
-    "gin/pretrain.gin": ["PRETRAINED='best.keras'"],
-    "gin/pretrain_awp.gin": ["PRETRAINED='best.keras'"],
 }
 FILES = [file for files in AXES.values() for file in files]
 # All of an axis bind the same macros, so that each once before and once after another is enough; those of perturbations
@@ -57,8 +55,17 @@ def forget():
 
 
 def parse(*files, bindings=()):
-    said = dict.fromkeys(binding for file in files for binding in SAID.get(file, ()))
+    in_order = [each for file in files for each in flat(file)]
+    # Of an axis the last file counts: what only an earlier one's part needs is refused.
+    last = {file if file in LEAF_FILES else pathlib.Path(file).parent: file for file in in_order}
+    said = [binding for file in last.values() for binding in SAID.get(file, ())]
     return _cli.parse(list(files), [*said, *bindings])
+
+
+def flat(file):
+    """A file with all that it includes, in the order in which they count."""
+    included = re.findall(r"^include '(.+)'", (ROOT / file).read_text(), re.MULTILINE) if (ROOT / file).exists() else ()
+    return [*(each for name in included for each in flat(name)), str(file)]
 
 
 def bound(file):

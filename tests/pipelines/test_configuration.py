@@ -115,7 +115,7 @@ def test_dynamic_registration_is_refused_with_the_way_to_go(tmp_path):
         ("METHOD=@TRADES", r"Recipe\.method: expected an object such as @TRADES\(\), received"),
         ("ATTACK=@FGSM", r"Recipe\.attack: expected an object such as @\w+\(\), received"),
         ("PERTURBATION=@AWP", r"Recipe\.perturbation: expected an object such as @AWP\(\), received"),
-        ("Recipe.network=@small_cnn()", r"small_cnn\(\) missing .*; bind it in a gin file"),
+        ("Recipe.network=@small_cnn()", r"small_cnn\(\) missing .*; bind it in .* or name a network without brackets"),
         (
             "Recipe.precision='float16'",
             r"Recipe\.precision: expected one of float32, mixed_bfloat16, mixed_float16, float64",
@@ -145,9 +145,12 @@ def test_a_run_that_goes_well_says_nothing_of_where_gin_looked(caplog, capfd, tm
     [
         (
             ["epochs=50"],
-            r"epochs: nothing uses a macro .*\. Did you mean 'EPOCHS'\? \(in --gin_",
+            r"epochs: nothing in this recipe uses a macro .*\. Did you mean 'EPOCHS'\? \(in --gin_",
         ),
-        (["Batch_Size=50"], r"Batch_Size: nothing uses a macro of this name\. Did you mean 'BATCH_SIZE'"),
+        (
+            ["Batch_Size=50"],
+            r"Batch_Size: nothing in this recipe uses a macro of this name\. Did you mean 'BATCH_SIZE'",
+        ),
         (["train/PGD.steps=50"], r"train/: nothing is of this scope\. Did you mean 'training'"),
         (["valid/Measurement.examples=50"], r"valid/: nothing is of this scope\. Did you mean 'validation'"),
         (["PGD.steps=50"], r"PGD\.steps: changes nothing; say which is meant: .*test/PGD\.steps, training/PGD\.steps"),
@@ -156,6 +159,48 @@ def test_a_run_that_goes_well_says_nothing_of_where_gin_looked(caplog, capfd, tm
 def test_names_that_nothing_uses_are_slips(bindings, message):
     with pytest.raises(UserError, match=message):
         _cli.parse(["gin/at.gin", "gin/digits.gin"], bindings)
+
+
+@pytest.mark.parametrize(
+    ("files", "binding"),
+    [
+        (["pretrain", "digits"], "PRETRAINED='runs/at/best.keras'"),  # digits.gin brings a network of its own
+        (["rst", "data/npz", "digits"], "PATH='mine.npz'"),
+    ],
+)
+def test_what_a_later_file_took_the_use_from_is_no_longer_bound(files, binding):
+    files = [f"gin/{name}.gin" for name in files]
+    _cli.parse(files[:-1], [binding, "EXTRA='pseudo.npz'"] if "rst" in files[0] else [binding])
+    name = binding.split("=")[0]
+    with pytest.raises(UserError, match=rf"^{name}: nothing in this recipe uses a macro of this name\. \(in --gin_bin"):
+        _cli.parse(files, [binding, "EXTRA='pseudo.npz'"] if "rst" in files[0] else [binding])
+    needed = ["EXTRA='pseudo.npz'"] if "rst" in files[0] else []
+    _cli.parse(files, needed)  # nor needed
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("METHOD=TRADES", r"expected a value, received TRADES; a part is written @TRADES\(\)"),
+        ("PATH=flowers", r"received flowers; a text stands in quotes .*PATH='flowers'.* \(in --gin_bindings=PATH=flo"),
+        (
+            "Linf.epsilon=8/255",
+            r"a fraction is a text \(\"Linf.epsilon='8/255'\"\).*\(in --gin_bindings=Linf.epsilon=8",
+        ),
+        ("EPOCHS=3 SEED=1", r"expected one value; .* each setting stands alone"),
+        ("small_cnn.classes=7", "changes nothing, since a network's classes come from the data"),
+        ("small_cnn.shape=(9, 9, 1)", "changes nothing, since a network's shape comes from the data"),
+    ],
+)
+def test_values_that_gin_would_not_take_or_not_use_are_one_line(binding, message):
+    with pytest.raises(UserError, match=message) as error:
+        _cli.parse(["gin/at.gin", "gin/digits.gin"], [binding])
+    assert "\n" not in str(error.value)
+
+
+def test_classes_of_a_data_set_are_a_setting_like_any_other():
+    text = _cli.parse(["gin/at.gin", "gin/data/cifar10_half.gin"], ["only_classes.classes=(5, 6)"])
+    assert "only_classes.classes = (5, 6)" in text
 
 
 @pytest.mark.parametrize("binding", ["Recipe.precision='mixed_bfloat16'", "train.devices=2", "Study.seeds=(1,)"])

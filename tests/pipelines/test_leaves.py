@@ -25,8 +25,6 @@ def of_others(leaf, folder):
         extra = digits().train.take(slice(300, 500))
         np.savez(folder / "extra.npz", image=extra.images, label=extra.labels)
         return ["--gin_bindings=small_cnn.width=8", f"--gin_bindings=EXTRA='{folder / 'extra.npz'}'"]
-    if leaf.startswith("imagenet"):
-        return ["--gin_bindings=small_cnn.width=8", "--gin_bindings=PATH='imagenet'"]
     return ["--gin_bindings=small_cnn.width=8"]
 
 
