@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from awp_tf.data import folders
-from awp_tf.data.sources import Source, digits, npy_split, npz_split, tfds_source
+from awp_tf.data.array_files import npy_split, npz_split
+from awp_tf.data.sources import Source, digits, tfds_source
 from awp_tf.data.splits import Split, check_split
 from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import local
@@ -30,7 +31,7 @@ def data_set(name: str, parts: Sequence[str], shape: tuple[int, ...]) -> DataSet
         shape: Of the network's images; a folder's are resized to it.
 
     Raises:
-        UserError: There is no such data, or it fails the checks of awp_tf.data.sources.
+        UserError: There is no such data, or it fails the checks of awp_tf.data.sources.source_of.
     """
     path = local(name)
     if name.endswith(".npz"):

@@ -4,6 +4,7 @@ import collections
 import functools
 import io
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.memory import GIB
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+_PNG_DEPTH = 24  # which byte of a file says of how many bits a value is
 _OF_SYSTEMS = (
     *("__macosx", "__pycache__", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
     *("thumbs.db", "desktop.ini"),
@@ -43,6 +45,12 @@ def part_of(root: pathlib.Path, part: str) -> pathlib.Path:
     """The folder of a part, "train" or "test"; ImageNet calls the images that everybody tests on val."""
     names = (part, "val") if part == "test" else (part,)
     return next((root / name for name in names if (root / name).is_dir()), root / part)
+
+
+def parts_of(root: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of the training images, the test images and, where there are such beside them, the validation's."""
+    found = [part_of(root, "train"), part_of(root, "test")]
+    return [*found, root / "val"] if root / "val" not in found and class_names(root / "val") else found
 
 
 def is_undivided(root: pathlib.Path) -> bool:
@@ -118,7 +126,10 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """
     try:
         with tf.device("CPU:0"):  # a GPU would take what it can of this, one image at a time, and wait for its training
-            decoded: np.ndarray = _decoded(file.read_bytes(), size, channels).numpy()
+            content = file.read_bytes()
+            if content[:4] == b"\x89PNG" and content[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10":
+                _say_of_16_bits(str(file.parent))
+            decoded: np.ndarray = _decoded(content, size, channels).numpy()
             return decoded
     except FileNotFoundError as error:
         raise _gone(file) from error
@@ -143,6 +154,16 @@ def _decoded(content: bytes, size: int, channels: int) -> tf.Tensor:
     # Of WebP and GIF TensorFlow gives colour only.
     colour_only = content[:3] == b"GIF" or content[:4] == b"RIFF"
     return _decoder(channels, colour_only)(tf.constant(content), tf.constant(size))
+
+
+@functools.cache
+def _say_of_16_bits(folder: str) -> None:
+    """Once a folder: what TensorFlow makes of such images, here and in serving, may be all but black."""
+    print(
+        f"warning: {_printable(pathlib.Path(folder))}: holds PNG images of 16 bits, of whose values the upper 8 are "
+        "kept, as in serving; where images do not use the whole range, make images of 8 bits of them first.",
+        file=sys.stderr,
+    )
 
 
 @functools.cache

@@ -23,7 +23,8 @@ class Data:
         batch_size: Over all replicas together.
         augment: Done to training images.
         validation: How many training images (or which fraction below 1) are held out to choose the
-            best network; None is 1,000 or a tenth, whichever is less.
+            best network; None takes the validation images that come with the data, else 1,000 or a tenth, whichever is
+            less.
         validation_seed: Which ones; the same for all runs unless changed.
         limit: Use only so many training images; None uses all.
         extra: Adds pseudo-labelled or generated images to every batch.
@@ -56,12 +57,24 @@ class Data:
         """(Source, training images, validation images)."""
         whole_seed("Data.validation_seed", self.validation_seed)
         source = self.source()
-        train, validation = hold_out(source.train, self.validation, self.validation_seed)
+        train, validation = self._divided(source)
         if self.limit is not None:
             at_least("Data.limit", self.limit, 1)
             chosen = np.random.RandomState(self.validation_seed).permutation(len(train))[: self.limit]
             train = train.take(np.sort(chosen))
         return source, train, validation
+
+    def _divided(self, source: Source) -> tuple[Split, Split]:
+        """(Training images, validation images)."""
+        if source.validation is None:
+            return hold_out(source.train, self.validation, self.validation_seed)
+        if self.validation is None:
+            return source.train, source.validation
+        print(
+            f"{source.name}: its {len(source.validation):,} validation images are left out, since Data.validation is "
+            f"{self.validation} of the training images"
+        )
+        return hold_out(source.train, self.validation, self.validation_seed)
 
     def batches(self, source: Source, split: Split, seed: int, replicas: int, dtype: str) -> Batches:
         """Training batches.

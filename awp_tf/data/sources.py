@@ -2,9 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +9,8 @@ import numpy as np
 from awp_tf.data import folders, tfds_reader
 from awp_tf.data.splits import Split, check_split, divide, split_of
 from awp_tf.infra import memory
-from awp_tf.infra import npz as arrays
-from awp_tf.infra.errors import UserError, at_least, first_line, share
+from awp_tf.infra.errors import UserError, at_least, share
 from awp_tf.infra.files import local
-
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +19,11 @@ class Source:
 
     Attributes:
         name: What it is called in messages.
-        train: For training; validation images are held out of it later.
+        train: For training; validation images are held out of it later, unless there are some already.
         test: For the final report only.
         classes: How many labels there are: 0..classes-1.
         class_names: Their names; empty where unknown.
+        validation: To choose the best network; None where the data set has none of its own.
     """
 
     name: str
@@ -36,6 +31,7 @@ class Source:
     test: Split
     classes: int
     class_names: Sequence[str] = ()
+    validation: Split | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,11 +42,12 @@ class Source:
     @functools.cached_property
     def identity(self) -> dict[str, object]:
         """What a run remembers of its data, to notice later that they are others."""
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        there = ((kind, split) for kind, split in splits.items() if split is not None)
         return {
             "class names": list(self.class_names),
             "classes": self.classes,
-            "training images": f"{len(self.train)}, SHA-256 {self.train.digest()}",
-            "test images": f"{len(self.test)}, SHA-256 {self.test.digest()}",
+            **{f"{kind} images": f"{len(split)}, SHA-256 {split.digest()}" for kind, split in there},
         }
 
 
@@ -72,77 +69,12 @@ def digits() -> Source:
     return source_of("digits", everything.take(slice(360, None)), everything.take(slice(360)), list("0123456789"))
 
 
-def npz(path: str, memory_gib: float | None = None) -> Source:
-    """An .npz file with x_train, y_train, x_test and y_test, as Keras' own; read without pickle.
-
-    Args:
-        path: The file. Of images that need more memory than that, those that np.savez (not savez_compressed) wrote stay
-            in the file, and are read batch by batch.
-        memory_gib: How much memory the images of a split may take; None is a quarter of what there is.
-
-    Raises:
-        UserError: The file is missing, is not such a file, or its contents fail the checks.
-    """
-    room = memory.room("npz.memory_gib", memory_gib)
-    return source_of(path, npz_split(path, "train", room), npz_split(path, "test", room))
-
-
-def npz_split(path: str, part: str, room: int | None = None) -> Split:
-    """One split of an .npz file: x_<part> and y_<part>; see npz. Of room bytes, None is as much as it takes."""
-    try:
-        with local(path).open("rb"):  # says what is wrong with a path
-            images, labels = (arrays.read(local(path), f"{name}_{part}") for name in "xy")
-    except (UserError, *_UNREADABLE) as error:
-        message = f"an .npz file with numeric arrays x_{part} and y_{part}"
-        raise UserError(f"{path}: expected {message}; {first_line(error).split('; ')[-1]}") from error
-    return _arrays(path, images, labels, room)
-
-
-def npy(path: str, memory_gib: float | None = None) -> Source:
-    """A folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy, as np.save writes them; read without pickle.
-
-    Args:
-        path: The folder. Images that need more memory than that stay in their file, and are read batch by batch.
-        memory_gib: How much memory the images of a split may take; None is a quarter of what there is.
-
-    Raises:
-        UserError: A file is missing or is not such a file, or its contents fail the checks.
-    """
-    room = memory.room("npy.memory_gib", memory_gib)
-    return source_of(path, npy_split(path, "train", room), npy_split(path, "test", room))
-
-
-def npy_split(path: str, part: str, room: int | None = None) -> Split:
-    """One split of such a folder: x_<part>.npy and y_<part>.npy; see npy. Of room bytes, None is all it takes."""
-    files = [local(path) / f"{name}_{part}.npy" for name in "xy"]
-    images, labels = (_npy(file) for file in files)
-    return _arrays(str(files[0]), images, labels, room)
-
-
-def _npy(file: pathlib.Path) -> np.ndarray:
-    try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
-        raise UserError(f"{file}: expected a numeric array that np.save wrote; {first_line(error)}") from error
-    if not isinstance(found, np.ndarray):
-        raise UserError(f"{file}: expected a numeric array that np.save wrote, received an .npz file of that name.")
-    return found
-
-
-def _arrays(name: str, images: np.ndarray, labels: np.ndarray, room: int | None) -> Split:
-    """Arrays, mapped or not, as a split: read into memory where they fit into room."""
-    if room is None or images.nbytes <= room or images.dtype not in (np.uint8, np.float32):
-        return split_of(np.array(images), np.array(labels))
-    if isinstance(images, np.memmap):
-        size = f"{images.nbytes / memory.GIB:.1f} GiB"
-        print(f"{name}: {len(images):,} images, {size}: read from the file batch by batch")
-    return split_of(images, np.array(labels))
-
-
 def tfds_source(
     name: str, data_dir: str | None = None, size: int | None = None, memory_gib: float | None = None
 ) -> Source:
-    """An image classification set of tensorflow-datasets, with its train and test (else validation) splits.
+    """An image classification set of tensorflow-datasets: its splits train, test and validation.
+
+    Where there is no test split, validation is tested on; where there is, the best network is chosen on validation.
 
     Args:
         name: Its TFDS name: cifar10, cifar100, svhn_cropped, mnist, fashion_mnist, ...
@@ -159,13 +91,15 @@ def tfds_source(
     room = memory.room("tfds_source.memory_gib", memory_gib)
     if size is not None:
         at_least("tfds_source.size", size, 4)
-    train, test, class_names = tfds_reader.read(name, data_dir, size, room)
-    return source_of(name, split_of(*train), split_of(*test), class_names)
+    splits, class_names = tfds_reader.read(name, data_dir, size, room)
+    train, test, *validation = (split_of(*split) for split in splits)
+    return source_of(name, train, test, class_names, *validation)
 
 
 def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | None = None, test: float = 0.2) -> Source:
     """A folder with train/<class>/* and test/<class>/* (or val/<class>/*): PNG, JPEG, WebP, BMP or GIF of any size.
 
+    Where both test/ and val/ are there, the best network is chosen on val/.
     One with <class>/* alone is divided: a fraction of every class is for the test, always the same images. Hidden and
     system folders are no classes; files of other kinds, and folders inside a class, are left out, and that is said.
 
@@ -196,25 +130,31 @@ def image_folder(path: str, size: int, channels: int = 3, memory_gib: float | No
             f"{path}: no train/ and test/ in it, so of every class some are kept for the test: {len(held_out):,} images"
         )
         return source_of(path, train, held_out, names)
-    roots = [folders.part_of(local(path), part) for part in ("train", "test")]
-    names, others = (folders.class_names(root) for root in roots)
-    if not names or names != others:
+    roots = folders.parts_of(local(path))
+    names, *others = (folders.class_names(root) for root in roots)
+    if not names or any(each != names for each in others):
+        received = " and ".join(
+            f"{each or 'no classes'} in {root.name}/" for each, root in zip((names, *others), roots, strict=True)
+        )
         raise UserError(
             f"{path}: expected train/<class>/ and test/<class>/ with the same classes (or <class>/ alone), "
-            f"received {names or 'no train classes'} and {others or 'no test classes'}."
+            f"received {received}."
         )
-    train, held_out = (Split(*read(root, names)) for root in roots)
-    return source_of(path, train, held_out, names)
+    train, held_out, *validation = (Split(*read(root, names)) for root in roots)
+    return source_of(path, train, held_out, names, *validation)
 
 
-def source_of(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Source:
+def source_of(
+    name: str, train: Split, test: Split, class_names: Sequence[str] = (), validation: Split | None = None
+) -> Source:
     """A Source that is fit to train on.
 
     Raises:
         UserError: Images are not [N, H, W, C] of uint8 or [0, 1] floats, labels are out of range, a
             split is empty, or there is only one class.
     """
-    for part, split in (("train", train), ("test", test)):
+    tested = {"test": test} if validation is None else {"test": test, "validation": validation}
+    for part, split in {"train": train, **tested}.items():
         check_split(f"{name} ({part})", split)
     classes = len(class_names) or int(train.labels.max()) + 1
     if len(np.unique(train.labels)) < 2:
@@ -228,10 +168,11 @@ def source_of(name: str, train: Split, test: Split, class_names: Sequence[str] =
     if len(empty):
         shown = ", ".join(str(class_names[k] if len(class_names) else k) for k in empty[:5])
         raise UserError(f"{name}: expected training images of every class, received none of class {shown}.")
-    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
-        described = [f"{s.images.dtype} {s.images.shape[1:]}" for s in (train, test)]
-        raise UserError(f"{name}: expected alike images to train and test on, received {' and '.join(described)}.")
-    largest = max(int(train.labels.max()), int(test.labels.max()))
+    for part, split in tested.items():
+        described = [f"{s.images.dtype} {s.images.shape[1:]}" for s in (train, split)]
+        if described[0] != described[1]:
+            raise UserError(f"{name}: expected alike images in train and {part}, received {' and '.join(described)}.")
+    largest = max(int(split.labels.max()) for split in (train, *tested.values()))
     if largest >= classes:
         raise UserError(f"{name}: expected labels in 0..{classes - 1}, received {largest}.")
-    return Source(name, train, test, classes, tuple(class_names))
+    return Source(name, train, test, classes, tuple(class_names), validation)

@@ -39,8 +39,9 @@ def only_classes(source: Callable[[], Source], classes: Sequence[int]) -> Source
         )
     names = [whole.class_names[label] for label in classes] if len(whole.class_names) else []
     name = f"{whole.name}, classes {', '.join(map(str, classes))}"
-    train, test = (of_classes(split, classes, classes) for split in (whole.train, whole.test))
-    return source_of(name, train, test, names)
+    splits = [split for split in (whole.train, whole.test, whole.validation) if split is not None]
+    train, test, *validation = (of_classes(split, classes, classes) for split in splits)
+    return source_of(name, train, test, names, *validation)
 
 
 def _require_distinct(classes: Sequence[int]) -> None:

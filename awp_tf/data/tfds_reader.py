@@ -20,8 +20,8 @@ _PROBE_SECONDS = 5.0
 
 def read(
     name: str, data_dir: str | None, size: int | None = None, room: int | None = None
-) -> tuple[Any, Any, list[str]]:
-    """((images, labels), (images, labels), class names) of the train and test (else validation) splits.
+) -> tuple[list[Any], list[str]]:
+    """(Splits, class names); a split is (images, labels): train, test (else validation), validation beside a test.
 
     Raises:
         UserError: See awp_tf.data.sources.tfds_source.
@@ -30,8 +30,8 @@ def read(
 
     builder = _builder(tfds, name, data_dir)
     splits = builder.info.splits or ("train", "test")
-    parts = ("train", "test" if "test" in splits else "validation")  # ImageNet's test images have no labels
-    if not set(parts) <= set(splits) or builder.info.supervised_keys != ("image", "label"):
+    parts = ["train", *(part for part in ("test", "validation") if part in splits)]
+    if len(parts) < 2 or not set(parts) <= set(splits) or builder.info.supervised_keys != ("image", "label"):
         raise UserError(
             f"{name}: expected an image classification set with splits train and test; this is another kind."
         )
@@ -42,8 +42,10 @@ def read(
         raise UserError(f"{name}: expected labels that are whole numbers, one an image, received {label}.")
     if image.np_dtype == np.uint16:
         raise UserError(f"{name}: expected images of 8 bits (or floats in [0, 1]), received 16 bits.")
-    train, test = (_split(tfds, builder, name, split, size, room) for split in parts)
-    return train, test, list(getattr(label, "names", None) or [])
+    found = [_split(tfds, builder, name, split, size, room) for split in parts]
+    if len(found) > 2 and (found[1][1] < 0).all():  # ImageNet's test images have no labels
+        del found[1]
+    return found, list(getattr(label, "names", None) or [])
 
 
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:

@@ -57,6 +57,19 @@ def test_pixels_are_those_of_pillow(kind, channels, tmp_path):
         assert difference.max() <= (1 if channels == 1 else 0)
 
 
+def test_what_is_lost_of_16_bits_is_said_once_a_folder(tmp_path, capsys):
+    values = RNG.integers(0, 65536, (SIZE, SIZE)).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        PIL.Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(decode(tmp_path / name, SIZE, 1)[..., 0], values >> 8)
+    GREY.save(tmp_path / "c.png")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"warning: {tmp_path}: holds PNG images of 16 bits, of whose values the upper 8 are kept" in said
+    decode(tmp_path / "c.png", SIZE, 1)
+    assert not capsys.readouterr().err
+
+
 def fill(root, classes=("ant", "bee"), parts=("train", "test"), suffix="png"):
     for part in parts:
         for name in classes:

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from awp_tf.data import Split, digits, image_folder, npz
+from awp_tf.data import Split, digits, image_folder, npy, npz
 from awp_tf.data.sources import source_of
 from awp_tf.infra.errors import UserError
 
@@ -153,8 +153,43 @@ def test_a_folder_of_classes_alone_that_cannot_be_divided_is_refused(tmp_path):
 
 def test_images_for_training_alone_are_not_taken_for_a_class(tmp_path):
     write_folder(tmp_path, parts=("train",))
-    with pytest.raises(UserError, match="no test classes"):
+    with pytest.raises(UserError, match=r"no classes in test/"):
         image_folder(str(tmp_path), size=8)
+
+
+def test_a_folder_for_validation_is_one_beside_a_test_and_the_test_without(tmp_path):
+    write_folder(tmp_path, parts=("train", "test", "val"))
+    (tmp_path / "val" / "cat" / "1.png").unlink()
+    source = image_folder(str(tmp_path), size=8)
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [6, 5, 6]
+    assert set(source.identity) >= {"training images", "validation images", "test images"}
+    (tmp_path / "val" / "cat").rename(tmp_path / "val" / "wolf")
+    with pytest.raises(UserError, match=r"\['cat', 'dog'\] in test/ and \['dog', 'wolf'\] in val/"):
+        image_folder(str(tmp_path), size=8)
+    (tmp_path / "val" / "wolf").rename(tmp_path / "val" / "cat")
+    (tmp_path / "test").rename(tmp_path / "another")
+    source = image_folder(str(tmp_path), size=8)
+    assert (len(source.test), source.validation) == (5, None)
+    assert "validation images" not in source.identity
+
+
+def test_arrays_for_validation_are_read(tmp_path):
+    x, y = arrays()
+    source = npz(save(tmp_path / "data.npz", x_val=x[2:9], y_val=y[2:9]))
+    np.testing.assert_array_equal(source.validation.images, x[2:9])
+    for name, array in {"x_train": x, "y_train": y, "x_test": x[:6], "y_test": y[:6]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    assert npy(str(tmp_path)).validation is None
+    np.save(tmp_path / "x_val.npy", x[2:9])
+    with pytest.raises(UserError, match=r"y_val\.npy: expected a numeric array that np\.save wrote"):
+        npy(str(tmp_path))
+    np.save(tmp_path / "y_val.npy", y[2:9])
+    np.testing.assert_array_equal(npy(str(tmp_path)).validation.labels, y[2:9])
+    unlike = save(tmp_path / "data.npz", x_val=x[2:9] / 255, y_val=y[2:9])
+    with pytest.raises(UserError, match=r"expected alike images in train and validation, received uint8 .* and float"):
+        npz(unlike)
+    with pytest.raises(UserError, match=r"expected labels in 0\.\.2, received 5"):
+        npz(save(tmp_path / "data.npz", x_val=x[2:9], y_val=y[2:9] + 3))
 
 
 def test_image_folder_names_the_file_it_cannot_read(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,14 @@ def test_images_keep_their_order_and_classes_are_numbered_anew():
         np.testing.assert_array_equal(np.array([7, 2, 5])[taken.labels], given.labels[chosen])
     assert (part.classes, part.class_names) == (3, ("7", "2", "5"))
     assert part.name == "digits, classes 7, 2, 5"
+
+
+def test_validation_images_are_chosen_likewise():
+    whole = digits()
+    source = dataclasses.replace(whole, validation=whole.test.take(slice(50)))
+    part = only_classes(lambda: source, (7, 2))
+    assert len(part.validation) == np.isin(source.validation.labels, (7, 2)).sum() > 0
+    assert set(part.validation.labels) == {0, 1}
 
 
 def test_two_halves_are_the_whole():

@@ -75,7 +75,8 @@ def prepared(
     keys=("image", "label"),
     file_format=None,
     shards=None,
-    second="test",
+    others=("test",),
+    unlabelled=(),
 ):
     """The name of a small prepared set in folder, real in every respect."""
     tfds = pytest.importorskip("tensorflow_datasets")
@@ -93,14 +94,15 @@ def prepared(
             return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
 
         def _split_generators(self, manager):
-            return {"train": self._generate_examples(40, 0), second: self._generate_examples(20, 7)}
+            counts = {"train": 40} | {name: 20 - place for place, name in enumerate(others)}
+            return {name: self._generate_examples(name, count) for name, count in counts.items()}
 
-        def _generate_examples(self, count, seed):
-            split = tiny_split(count, seed)
+        def _generate_examples(self, name, count):
+            split = tiny_split(count, 0 if name == "train" else 7)
             for number, (x, y) in enumerate(
                 zip(np.round(split.images * 255).astype(np.uint8), split.labels, strict=True)
             ):
-                yield number, {"image": pixels(x, number), "label": labels(y)}
+                yield number, {"image": pixels(x, number), "label": -1 if name in unlabelled else labels(y)}
 
     config = tfds.download.DownloadConfig(num_shards=shards)
     Mine(data_dir=folder).download_and_prepare(file_format=file_format, download_config=config)
@@ -123,8 +125,19 @@ def test_a_prepared_set_of_ones_own_is_read(tmp_path):
 
 
 def test_where_there_are_no_test_images_those_of_validation_are_taken(tmp_path):
-    source = tfds_source(*prepared(tmp_path, second="validation"))
+    source = tfds_source(*prepared(tmp_path, others=("validation",)))
     assert {distance for distance, _ in nearest(source.test)} == {0.0}
+    assert source.validation is None
+
+
+def test_validation_images_beside_a_test_are_kept_apart(tmp_path):
+    source = tfds_source(*prepared(tmp_path, others=("test", "validation")))
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [40, 19, 20]
+
+
+def test_test_images_without_labels_are_left_out(tmp_path):
+    source = tfds_source(*prepared(tmp_path, others=("test", "validation"), unlabelled=("test",)))
+    assert (len(source.test), source.validation) == (19, None)
 
 
 def taller(pixels, number):
