@@ -116,6 +116,11 @@ def require_network(network: keras.Model, name: str = "") -> None:
     """Raises UserError unless a network maps images [B, H, W, C] to one tensor [B, K]."""
     name = name or network.name
     inputs, outputs = (getattr(network, kind, None) or [] for kind in ("inputs", "outputs"))
+    if not inputs:
+        raise UserError(
+            f"{name}: expected a network whose input is known; begin it with keras.Input([H, W, C]), or make it by "
+            "keras.Model(inputs, outputs)."
+        )
     if isinstance(getattr(network, "output", None), dict):
         raise UserError(f"{name}: expected one tensor of logits, received a dict; {_PART_OF_IT}")
     require_classifier(name, inputs, outputs)

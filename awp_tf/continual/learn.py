@@ -20,6 +20,7 @@ from awp_tf.infra.errors import UserError
 from awp_tf.infra.files import write_bytes, write_text
 from awp_tf.infra.run_folder import HEADS, RunFolder
 from awp_tf.infra.tensorboard import Board, not_fatal
+from awp_tf.networks.build import build
 from awp_tf.threats import require_one_ball
 
 
@@ -65,7 +66,7 @@ def _trainer(settings: Continual, source: Source, tasks: Sequence[Task]) -> Cont
     if batch > fewest:
         raise UserError(f"batch_size: expected at most the {fewest} training images of a task, received {batch}.")
     keras.utils.set_random_seed(settings.seed)
-    network = settings.learner.network(shape=source.shape, classes=source.classes)
+    network = build(settings.learner.network, source.shape, source.classes)
     made = network.outputs[0].shape[-1]
     if made != source.classes:
         raise UserError(f"{network.name}: expected {source.classes} logits, one for each class, received {made}.")

@@ -14,6 +14,7 @@ from awp_tf.free import FreeTrainer
 from awp_tf.infra.errors import UserError, at_least, fraction, one_of
 from awp_tf.infra.keras_layers import all_layers
 from awp_tf.methods import Method
+from awp_tf.networks.build import build
 from awp_tf.optimizers import SGD
 from awp_tf.perturbations import Identity, Perturbation
 from awp_tf.schedules import LearningRate, Schedule
@@ -130,7 +131,7 @@ class Recipe:
         """
         keras.utils.set_random_seed(seed)
         with _precision(self.dtype, self.precision):
-            network = self.network(shape=shape, classes=classes)
+            network = build(self.network, shape, classes)
             trainer = self._trainer(network, self._attacked(network, shape, classes), epochs, steps_per_epoch, seed)
         made = network.outputs[0].shape[-1]
         if made < classes:
@@ -142,7 +143,7 @@ class Recipe:
         if self.attack_precision in (None, self.precision):
             return None
         with _precision(self.dtype, str(self.attack_precision)):
-            attacked = self.network(shape=shape, classes=classes)
+            attacked = build(self.network, shape, classes)
         if _compute_dtypes(attacked) == _compute_dtypes(network):
             raise UserError(
                 f"Recipe.attack_precision: expected a network whose layers follow Keras' policy, received "
