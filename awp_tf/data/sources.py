@@ -43,11 +43,11 @@ class Source:
     def identity(self) -> dict[str, object]:
         """What a run remembers of its data, to notice later that they are others."""
         splits = {"training": self.train, "validation": self.validation, "test": self.test}
-        there = ((kind, split) for kind, split in splits.items() if split is not None)
+        there = ((part, *split.identity) for part, split in splits.items() if split is not None)
         return {
             "class names": list(self.class_names),
             "classes": self.classes,
-            **{f"{kind} images": f"{len(split)}, SHA-256 {split.digest()}" for kind, split in there},
+            **{f"{part} {kind}": said for part, kind, said in there},
         }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from awp_tf.data.stored import Images, chosen, digest_of, in_memory
+from awp_tf.data.stored import Images, chosen, digest_of, in_memory, known_by_name
 from awp_tf.infra.errors import UserError
 
 _MOST_LABEL = 10**9  # beyond, they name something else, and int32 would soon end
@@ -32,6 +32,12 @@ class Split:
     def take(self, index: np.ndarray | slice) -> "Split":
         """The images at index; none is read now that is not in memory."""
         return Split(chosen(self.images, index), self.labels[index])
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """("images", how many and their digest); or ("files", ...), of names and sizes, which is not compared to it."""
+        kind, of = ("files", "names and sizes, ") if known_by_name(self.images) else ("images", "")
+        return kind, f"{len(self)}, {of}SHA-256 {self.digest()}"
 
     def digest(self) -> str:
         """SHA-256 of all images (of their files' names and sizes, where they are decoded when needed) and labels."""

@@ -147,6 +147,11 @@ def chosen(images: Images, index: Any) -> Images:
     return Chosen(images, np.arange(len(images))[index])
 
 
+def known_by_name(images: Images) -> bool:
+    """Whether a digest is of their files' names and sizes; the same images in memory have another."""
+    return isinstance(images.images if isinstance(images, Chosen) else images, Decoded)
+
+
 def digest_of(images: Images, total: Any) -> None:
     """Adds images to a digest: their bytes, or what stands for them."""
     whole = images.images if isinstance(images, Chosen) else images
