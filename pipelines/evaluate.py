@@ -27,7 +27,7 @@ from awp_tf import threats
 from awp_tf.attacks.autoattack import ATTACKS
 from awp_tf.data.by_name import data_set
 from awp_tf.evaluation.audit import audit
-from awp_tf.evaluation.card import Card, results
+from awp_tf.evaluation.card import UPPER_BOUND, Card, results
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.shard import Shard
 from awp_tf.evaluation.shards import audit_shard
@@ -82,6 +82,8 @@ def _report(card: Card, output: str) -> None:
     for name, attack in card["attacks"].items():
         for remark in attack["remarks"]:
             print(f"{name}: {remark}")
+    if card.get("upper_bound"):
+        print(UPPER_BOUND)
     for check in failed:
         print(f"NOT TO BE TRUSTED: {check['name']}: {check['detail']}")
     print(f"written to {output}: evaluation.md (the robustness card), .json, .npz, pictures, tensorboard/")

@@ -13,6 +13,8 @@ from awp_tf.infra.progress import duration, table
 
 Card = dict[str, Any]
 
+UPPER_BOUND = "Without AutoAttack (standard) these accuracies are upper bounds."
+
 
 def make(
     subject: Subject,
@@ -117,7 +119,7 @@ def _verdict(card: Mapping[str, Any]) -> str:
     if failed:
         return f"**Not to be trusted: {'; '.join(failed)}.**"
     if card.get("upper_bound"):  # older cards do not say
-        return "All checks passed. Without AutoAttack (standard) these accuracies are upper bounds."
+        return f"All checks passed. {UPPER_BOUND}"
     return "All checks passed."
 
 

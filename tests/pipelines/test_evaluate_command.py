@@ -61,6 +61,7 @@ def test_any_network_on_any_data(files, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| fgsm " in printed
     assert "still robust" in printed
+    assert "\nWithout AutoAttack (standard) these accuracies are upper bounds.\n" in printed
 
 
 def test_strict_fails_where_a_check_fails(files, tmp_path, capsys):
