@@ -41,7 +41,7 @@ def npz_split(path: str, part: str, room: int | None = None) -> Split:
     except (UserError, *_UNREADABLE) as error:
         message = f"an .npz file with numeric arrays x_{part} and y_{part}"
         raise UserError(f"{path}: expected {message}; {first_line(error).split('; ')[-1]}") from error
-    return _arrays(path, images, labels, room)
+    return _arrays(f"{path} ({part})", images, labels, room)
 
 
 def npy(path: str, memory_gib: float | None = None) -> Source:
@@ -64,9 +64,8 @@ def npy(path: str, memory_gib: float | None = None) -> Source:
 
 def npy_split(path: str, part: str, room: int | None = None) -> Split:
     """One split of such a folder: x_<part>.npy and y_<part>.npy; see npy. Of room bytes, None is all it takes."""
-    files = [local(path) / f"{name}_{part}.npy" for name in "xy"]
-    images, labels = (_npy(file) for file in files)
-    return _arrays(str(files[0]), images, labels, room)
+    images, labels = (_npy(local(path) / f"{name}_{part}.npy") for name in "xy")
+    return _arrays(f"{path} ({part})", images, labels, room)
 
 
 def _npy(file: pathlib.Path) -> np.ndarray:
@@ -82,8 +81,8 @@ def _npy(file: pathlib.Path) -> np.ndarray:
 def _arrays(name: str, images: np.ndarray, labels: np.ndarray, room: int | None) -> Split:
     """Arrays, mapped or not, as a split: read into memory where they fit into room."""
     if room is None or images.nbytes <= room or images.dtype not in (np.uint8, np.float32):
-        return split_of(np.array(images), np.array(labels))
+        return split_of(np.array(images), np.array(labels), name)
     if isinstance(images, np.memmap):
         size = f"{images.nbytes / memory.GIB:.1f} GiB"
         print(f"{name}: {len(images):,} images, {size}: read from the file batch by batch")
-    return split_of(images, np.array(labels))
+    return split_of(images, np.array(labels), name)

@@ -100,10 +100,7 @@ def read(path: str, like: Source) -> Split:
             f"{path}: expected images like those of {like.name}, {wanted.dtype} {list(wanted.shape[1:])}, received "
             f"{images.dtype} {list(images.shape[1:])}; make them anew from images of that kind."
         )
-    try:
-        split = split_of(images, labels)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    split = split_of(images, labels, path)
     check_parts(path, split)
     if int(split.labels.max()) >= like.classes:
         raise UserError(

@@ -92,7 +92,7 @@ def tfds_source(
     if size is not None:
         at_least("tfds_source.size", size, 4)
     splits, class_names = tfds_reader.read(name, data_dir, size, room)
-    train, test, *validation = (split_of(*split) for split in splits)
+    train, test, *validation = (split_of(images, labels, name) for images, labels in splits)
     return source_of(name, train, test, class_names, *validation)
 
 

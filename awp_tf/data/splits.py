@@ -47,31 +47,38 @@ class Split:
         return total.hexdigest()
 
 
-def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
+def split_of(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
     """Arrays as a split: grey images get a channel, floats are float32, labels int32.
+
+    Args:
+        images: Shape [N, H, W, C] or [N, H, W], numbers.
+        labels: Shape [N] or [N, 1], whole numbers.
+        name: Of the data, for messages.
 
     Raises:
         UserError: Labels are no whole numbers that could count classes, or images no numbers.
     """
     if images.dtype.kind not in "biuf":
-        raise UserError(f"images: expected numbers, received {images.dtype}.")
+        raise UserError(f"{name}: expected images of numbers, received {images.dtype}.")
     if images.dtype.kind in "iu" and images.dtype != np.uint8 and len(images) and int(images.max()) > 255:
         raise UserError(
-            f"images: expected uint8 in [0, 255] or floats in [0, 1], received {images.dtype} up to {images.max()}; "
-            "divide by the largest value that a pixel can have, 65535 in 16 bits."
+            f"{name}: expected images of uint8 in [0, 255] or floats in [0, 1], received {images.dtype} up to "
+            f"{images.max()}; divide by the largest value that a pixel can have, 65535 in 16 bits."
         )
     images = images[..., None] if images.ndim == 3 else images
     images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
     if labels.ndim == 2 and labels.shape[1] > 1:
-        raise UserError(f"labels: expected one whole number an image, received {labels.shape}; one-hot: y.argmax(1).")
+        raise UserError(
+            f"{name}: expected one label an image, a whole number, received {labels.shape}; one-hot: y.argmax(1)."
+        )
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu":
         raise UserError(
-            f"labels: expected whole numbers, received {labels.dtype}; to number classes: "
+            f"{name}: expected labels to be whole numbers, received {labels.dtype}; to number classes: "
             "np.unique(y, return_inverse=True)[1]."
         )
     if len(labels) and int(labels.max()) > _MOST_LABEL:
-        raise UserError(f"labels: expected 0..K-1, received {int(labels.max())}; number the classes from 0.")
+        raise UserError(f"{name}: expected labels 0..K-1, received {int(labels.max())}; number the classes from 0.")
     return Split(images, labels.astype(np.int32))
 
 

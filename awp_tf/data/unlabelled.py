@@ -35,7 +35,7 @@ def unlabelled(name: str, shape: tuple[int, ...]) -> np.ndarray:
         images = folders.read_unlabelled(path, height, channels)
     else:
         images = np.asarray(data_set(name, ("train",), shape).splits["train"].images)
-    split = split_of(images, np.zeros(images.shape[:1], np.int32))
+    split = split_of(images, np.zeros(images.shape[:1], np.int32), name)
     check_parts(name, split)
     if split.images.shape[1:] != shape:
         raise UserError(

@@ -108,7 +108,7 @@ def test_pseudo_labels_of_these_classes_are_taken(tmp_path, made):
         ({"image": GENERATED.images[:-1]}, r"received shapes \(3999, 32, 32, 3\) and \(4000,\)"),
         ({"label": np.full(COUNT, 10)}, r"expected labels in 0\.\.9, the classes of photos, received 10"),
         ({"label": np.full(COUNT, -1)}, "expected labels >= 0, received -1"),
-        ({"label": np.ones(COUNT)}, "labels: expected whole numbers, received float64"),
+        ({"label": np.ones(COUNT)}, "labels to be whole numbers, received float64"),
         ({"label": np.array([None] * COUNT)}, "expected an .npz file with a plain array 'label'; Object arrays"),
     ],
 )

@@ -64,7 +64,7 @@ def test_pickled_arrays_are_not_opened(tmp_path):
         ({"x_train": arrays("float32")[0] / 255}, r"none above 0\.0039.*; they were divided by 255 twice"),
         (
             {"x_train": arrays()[0].astype("uint16") * 257},
-            r"images: .*, received uint16 up to 65535; divide by .* 65535",
+            r"data\.npz \(train\): expected images of .*, received uint16 up to 65535; divide by .* 65535",
         ),
         (
             {"x_train": np.full((12, 6, 6, 3), np.nan)},
@@ -73,7 +73,7 @@ def test_pickled_arrays_are_not_opened(tmp_path):
         ({"y_train": np.zeros(12, int)}, "expected at least 2 classes"),
         ({"y_train": np.arange(12) - 1}, "expected labels >= 0, received -1"),
         ({"y_test": np.arange(6) + 1}, r"expected labels in 0\.\.2, received 6"),
-        ({"y_train": np.zeros(12)}, "labels: expected whole numbers, received float64"),
+        ({"y_train": np.zeros(12)}, r"data\.npz \(train\): expected labels to be whole numbers, received float64"),
         ({"x_train": np.zeros((0, 6, 6, 3), "uint8"), "y_train": np.zeros(0, int)}, "N > 0"),
         ({"y_train": np.zeros(5, int)}, "expected images .* and N labels"),
         ({"x_test": np.zeros((6, 5, 5, 3), "uint8")}, "expected alike images"),

@@ -55,7 +55,7 @@ def test_a_folder_has_images_in_class_folders_or_not(tmp_path):
         ({"image": np.full((3, *SHAPE), np.nan)}, "received NaN or infinity in 3 of 3"),
         ({"image": IMAGES[:0]}, "N > 0"),
         ({"image": np.float32(3)}, r"expected images \[N, H, W, C\]"),
-        ({"image": np.array(["a"])}, "images: expected numbers"),
+        ({"image": np.array(["a"])}, "images of numbers"),
         ({"a": IMAGES, "b": IMAGES}, "expected images under image, x_train, x_test, or one array only, received a, b"),
         ({}, "received nothing"),
     ],
