@@ -124,7 +124,7 @@ class PerturbedModel(Wrapper):
         )
         self._step = self._make_step()  # which weights are trainable may have changed
 
-    @functools.wraps(keras.Model.fit)
+    @functools.wraps(keras.Model.fit, assigned=())  # its parameters; the docstring is our own
     @plainly()
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As keras.Model.fit; a loss that is not finite is a UserError."""

@@ -99,8 +99,10 @@ class Protocol:
             transfer: The network on which "transfer" crafts.
 
         Raises:
-            UserError: An attack does not fit so many classes, there is none, or the other network is missing.
+            UserError: There is no attack, one does not fit so many classes, or the other network is missing or not used.
         """
+        if transfer is not None and "transfer" not in self._items:
+            raise UserError(f"transfer_from: expected the attack transfer among attacks, received {self.attacks!r}.")
         result = {name: self._cascade(item, classes, transfer) for name, item in self._items.items()}
         if not result:
             raise UserError("attacks: expected at least one, for instance standard.")

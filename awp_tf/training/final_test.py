@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import keras
 
-from awp_tf.attacks import PGD
+from awp_tf.attacks import FGSM, PGD
 from awp_tf.data import Split, ordered
 from awp_tf.evaluation.accuracy import Evaluator, Measurement, robust_gap
 from awp_tf.infra.errors import UserError
@@ -141,9 +141,16 @@ def text(
     result: Mapping[str, Mapping[str, float]], path: pathlib.Path, attack: object = None, best_by: str = "robust"
 ) -> str:
     """The result as a table, and where everything is."""
-    name = f"PGD-{attack.steps}" if isinstance(attack, PGD) else "robust"
+    name = _name(attack)
     header = ["network", "clean, test", f"{name}, test", f"{name}, train", "robust gap"]
     keys = ("test_clean", "test_robust", "train_robust", "robust_gap")
     rows = [[f"{which}.keras", *(f"{100 * values[key]:.2f} %" for key in keys)] for which, values in result.items()]
     best = f"best.keras (highest {best_by} accuracy on validation images)"
     return f"\n{table(header, rows)}\n\nwritten to {path}: {best}, last.keras, config.gin, result.json, tensorboard/"
+
+
+def _name(attack: object) -> str:
+    """PGD-20, FGSM, or what is said of any other attack."""
+    if isinstance(attack, FGSM):
+        return "FGSM"
+    return f"PGD-{attack.steps}" if isinstance(attack, PGD) else "robust"

@@ -37,6 +37,8 @@ def test_transfer_needs_the_other_network():
     assert "other abc" in repr(search)  # what an unfinished evaluation is recognised by
     with pytest.raises(UserError, match="expected a network for transfer"):
         cascades("transfer")
+    with pytest.raises(UserError, match="transfer_from: expected the attack transfer among attacks, received 'fgsm'"):
+        cascades("fgsm", OTHER)
 
 
 def test_an_ensemble_may_be_set_up():

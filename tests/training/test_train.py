@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import CLASSES, assert_same_weights, tiny_split
 
-from awp_tf.attacks import PGD
+from awp_tf.attacks import FGSM, PGD, Restarts
 from awp_tf.averaging import EMA, SWA, Latest
 from awp_tf.data import Data, MixUp, Source, Split, ordered
 from awp_tf.data.stored import Decoded
@@ -18,6 +18,7 @@ from awp_tf.networks import small_cnn
 from awp_tf.perturbations import AWP
 from awp_tf.schedules import Constant
 from awp_tf.threats import Linf
+from awp_tf.training.final_test import text
 from awp_tf.training.recipe import Recipe
 from awp_tf.training.strategy import make_strategy
 from awp_tf.training.train import train
@@ -215,3 +216,13 @@ def test_a_limit_takes_that_many_training_images_and_the_same_validation_images(
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [(PGD(Linf(0.1), 20), "PGD-20"), (FGSM(Linf(0.1)), "FGSM"), (Restarts(PGD(Linf(0.1))), "robust")],
+)
+def test_the_table_names_the_attack(attack, name, tmp_path):
+    values = dict.fromkeys(("test_clean", "test_robust", "train_robust", "robust_gap"), 0.5)
+    said = text({"best": values}, tmp_path, attack)
+    assert f"| {name}, test | {name}, train | robust gap |" in said
