@@ -99,7 +99,7 @@ class Protocol:
             transfer: The network on which "transfer" crafts.
 
         Raises:
-            UserError: There is no attack, one does not fit so many classes, or the other network is missing or not used.
+            UserError: There is no attack, one does not fit so many classes, or the other network is missing or unused.
         """
         if transfer is not None and "transfer" not in self._items:
             raise UserError(f"transfer_from: expected the attack transfer among attacks, received {self.attacks!r}.")
