@@ -135,7 +135,7 @@ def decode(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
         raise _gone(file) from error
     except (OSError, ValueError, tf.errors.OpError, PIL.Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None)  # of the system, not of a decoder
-        reason = f"cannot be read ({said})" if said else "this is not"
+        reason = f"cannot be read ({said})" if said else "this is not, or not whole"
         raise UserError(f"{_printable(file)}: expected a PNG, JPEG, WebP, BMP or GIF image, which {reason}.") from error
 
 
