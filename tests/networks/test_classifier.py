@@ -117,9 +117,11 @@ def test_what_is_no_classifier_of_images_is_refused(tmp_path):
     vectors = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     maps = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 1)])
     open_size = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalMaxPool2D(), keras.layers.Dense(3)])
-    for network in (vectors, maps, open_size, _Subclassed()):
+    for network in (vectors, maps, open_size):
         with pytest.raises(UserError, match=r"expected a network from images \[B, H, W, C\]"):
             of_keras(network)
+    with pytest.raises(UserError, match=r"expected a network whose input is known; begin it with keras\.Input"):
+        of_keras(_Subclassed())
 
 
 class _Subclassed(keras.Model):

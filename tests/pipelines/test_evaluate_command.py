@@ -126,7 +126,7 @@ def test_every_leaf_can_be_measured_by_every_protocol(leaf, protocol, names):
 
 def test_an_attack_can_be_bound_in_gin():
     bindings = ["Protocol.attacks=['fgsm', @SPSA()]", "SPSA.samples=64", "SPSA.threat=%THREAT"]
-    _cli.parse(["gin/at.gin"], [*bindings, "ATTACKS='standard'"])
+    _cli.parse(["gin/at.gin"], bindings)
     searches = _cli.call(Protocol).cascades(10, None)["spsa"].searches["spsa"]
     assert (searches.samples, searches.threat.epsilon) == (64, pytest.approx(8 / 255))
 
