@@ -22,6 +22,7 @@ from awp_tf.functional import (
     uses_xla,
 )
 from awp_tf.infra.errors import UserError, at_least, fixed, not_negative
+from awp_tf.infra.keras_layers import say_of_unsafe_gradients
 from awp_tf.loss_scale import in_float16, settled
 from awp_tf.losses import classes_of, correct
 from awp_tf.methods import Method
@@ -168,6 +169,7 @@ class RobustTrainer(keras.Model):
             )
         if in_float16(self.network) and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        say_of_unsafe_gradients(self.network)
         super().compile(optimizer=optimizer, jit_compile=False, auto_scale_loss=False, **kwargs)
         self.optimizer.build(self.network.trainable_variables)
 

@@ -23,6 +23,7 @@ from awp_tf.attacks import PGD
 from awp_tf.examples import plainly
 from awp_tf.functional import read, require_smooth
 from awp_tf.infra.errors import UserError, whole_seed
+from awp_tf.infra.keras_layers import say_of_unsafe_gradients
 from awp_tf.perturbations import Perturbation, Where
 from awp_tf.perturbations.where import Choice
 from awp_tf.step import Now
@@ -115,6 +116,7 @@ class PerturbedModel(Wrapper):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As keras.Model.compile; it is network that is compiled."""
         self.network.compile(*args, **kwargs)
+        say_of_unsafe_gradients(self.network)
         super().compile(
             optimizer=self.network.optimizer,
             run_eagerly=self.network.run_eagerly,

@@ -4,8 +4,8 @@ With AVX-512 oneDNN's kernels work along the rows of an image, and rows of 4 or 
 the last two stages of a network of CIFAR-10 run at a quarter to three quarters of the speed of the first. Matrix
 products have no such rows. Without AVX-512, as on most laptops, forward passes of all stages run at the speed of a
 matrix product, by oneDNN or Eigen, but gradients of images at a sixth to three quarters of that, and all gradients in
-16 bits at a thirtieth. Of strided 1x1 convolutions of fewer than 8 channels oneDNN's gradient of the kernel writes
-beyond its memory there (TensorFlow 2.21), so these are computed without a stride.
+16 bits at a thirtieth. Of strided 1x1 convolutions of few channels oneDNN's gradient of the kernel writes beyond its
+memory (see UNSAFE_BELOW), so these are computed without a stride.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from awp_tf.infra.cpu import has_avx512
+from awp_tf.infra.keras_layers import UNSAFE_BELOW
 from awp_tf.networks.convolution_forms import TILE, at_points, columns, turn, turned, winograd
 from awp_tf.networks.layers import CHANNELS_LAST
 from awp_tf.prepared import ready_of
@@ -26,7 +27,6 @@ from awp_tf.prepared import ready_of
 _KERAS_OWN = contextvars.ContextVar("_KERAS_OWN", default=False)
 _MOST_PIXELS = 64
 _FEWEST_CHANNELS = 16
-_REGISTER = 8  # numbers in a register of AVX2
 
 
 class _Form(NamedTuple):
@@ -117,7 +117,7 @@ def _form(layer: Conv2D, shape: tuple[int | None, ...], dtype: tf.DType) -> _For
     height, width, channels = shape
     if _keras_is_best():
         return None
-    if layer.kernel_size == (1, 1) and max(layer.strides) > 1 and (channels or 0) < _REGISTER:
+    if layer.kernel_size == (1, 1) and max(layer.strides) > 1 and (channels or 0) < UNSAFE_BELOW:
         return _sliced(*layer.strides)
     if not _unstrided(layer) or (channels or 0) < _FEWEST_CHANNELS:
         return None

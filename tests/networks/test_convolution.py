@@ -202,17 +202,19 @@ def test_a_strided_convolution_of_few_channels_is_that_of_keras(size, rng):
 
 
 @pytest.mark.slow
-def test_very_narrow_networks_do_not_end_the_process_where_onednn_has_avx2_only():
-    code = """
+@pytest.mark.parametrize("processor", ["AVX2", "ALL"])
+@pytest.mark.parametrize("width", [4, 8, 15])
+def test_narrow_networks_with_an_odd_batch_do_not_end_the_process(width, processor):
+    code = f"""
 import tensorflow as tf
 from awp_tf.networks import preact_resnet18
-network = preact_resnet18(shape=(32, 32, 3), classes=4, width=4)
+network = preact_resnet18(shape=(32, 32, 3), classes=4, width={width})
 for _ in range(5):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(network(tf.random.normal([7, 32, 32, 3]), training=True) ** 2)
     tape.gradient(loss, [v.value for v in network.trainable_variables])
 """
-    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "MALLOC_CHECK_": "3"}
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": processor, "MALLOC_CHECK_": "3"}
     checked = pathlib.Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")  # of glibc: memory is looked at when freed
     if checked.exists():
         environment["LD_PRELOAD"] = str(checked)
