@@ -39,19 +39,24 @@ def require_used(text: str, files: Sequence[str], bindings: Sequence[str], root:
 
 
 def _used(text: str, called: Sequence[str]) -> dict[str, set[str]]:
-    """Parts ("@") and macros ("%") to which references lead from what a command calls; others change nothing."""
-    mentioned: dict[tuple[str, str], list[tuple[str, str]]] = collections.defaultdict(list)
+    """Parts ("@", with their scopes) and macros ("%") to which references lead from what a command calls."""
+    mentioned: dict[str, list[str]] = collections.defaultdict(list)
     for statement in re.split(r"\n(?=\S)", text):
-        name = re.split(r"\s*=", statement, maxsplit=1)[0].split("/")[-1]
-        kind, owner = ("@", name.split(".")[-2]) if "." in name else ("%", name)
-        mentioned[kind, owner] += re.findall(r"([@%])(?:\w+/)*(?:\w+\.)*(\w+)", statement)
-    found, ahead = set(), [("@", name) for name in called]
+        name = re.split(r"\s*=", statement, maxsplit=1)[0]
+        scope, _, plain = name.rpartition("/")
+        references = re.findall(r"([@%](?:\w+/)*)(?:\w+\.)*(\w+)", statement)
+        owners = {f"@{scope}/{plain.split('.')[-2]}", f"@{plain.split('.')[-2]}"} if "." in plain else {f"%{plain}"}
+        for owner in {owner.replace("@/", "@") for owner in owners}:
+            mentioned[owner] += [kind + of for kind, of in references]
+    found: set[str] = set()
+    ahead = [f"@{name}" for name in called]
     while ahead:
         each = ahead.pop()
         if each not in found:
             found.add(each)
-            ahead += mentioned[each]
-    return {kind: {name for of, name in found if of == kind} for kind in "@%"}
+            # A part with a scope has the settings without one, too.
+            ahead += [*mentioned[each], *mentioned[f"@{each.split('/')[-1]}" if "/" in each else each]]
+    return {kind: {each[1:] for each in found if each[0] == kind} for kind in "@%"}
 
 
 def _require_macros(text: str, used: Mapping[str, set[str]], files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -97,17 +102,22 @@ def _require_not_overridden(text: str, files: Sequence[str], bindings: Sequence[
 
 def _require_called(text: str, used: Mapping[str, set[str]], bindings: Sequence[str]) -> None:
     """What a person binds of a part that their recipe does not have; files may bind for recipes that do."""
-    parts = used["@"]
+    parts = {name.split("/")[-1] for name in used["@"]}
     networks = set(re.findall(r"^(?:NETWORK|\w+\.network) *=\s*@(?:\w+\.)*(\w+)", text, re.MULTILINE))
     for binding in bindings:
-        bound = re.match(r"\s*(?:\w+/)*(?:\w+\.)*?(\w+)\.(\w+)\s*=", binding)
-        if bound and bound[1] not in parts:
-            name, near = f"{bound[1]}.{bound[2]}", did_you_mean(bound[1], sorted(parts))
-            why = f"changes nothing, since no part of this recipe is {bound[1]}.{near}"
-            raise UserError(f"{name}: {why} (in --gin_bindings={binding})")
-        if bound and bound[1] in networks and bound[2] in _OF_DATA:
-            why = f"changes nothing, since {_OF_DATA[bound[2]]} from the data"
-            raise UserError(f"{bound[1]}.{bound[2]}: {why} (in --gin_bindings={binding})")
+        bound = re.match(r"\s*((?:\w+/)*)(?:\w+\.)*?(\w+)\.(\w+)\s*=", binding)
+        if not bound:
+            continue
+        scope, part, setting = bound.groups()
+        why = ""
+        if part not in parts:
+            why = f"no part of this recipe is {part}.{did_you_mean(part, sorted(parts))}"
+        elif scope and not {part, scope + part} & used["@"]:  # what has no scope may be called where one holds
+            why = f"no part of this recipe is {scope}{part}."
+        elif part in networks and setting in _OF_DATA:
+            why = f"{_OF_DATA[setting]} from the data."
+        if why:
+            raise UserError(f"{scope}{part}.{setting}: changes nothing, since {why} (in --gin_bindings={binding})")
 
 
 def place(pattern: str, files: Sequence[str], bindings: Sequence[str]) -> str:

@@ -54,6 +54,8 @@ def run(argv: Sequence[str]) -> None:
     for trial in study.trials:
         if trial.name in known:
             _require_same(known[trial.name], trial, study, records)
+        else:
+            _require_recipe(trial)
     missing = [trial for trial in study.trials if trial.name not in known]
     print(
         f"{len(known)} of {len(study.trials)} runs are recorded; what a run says goes to {runs}/<run>.log", flush=True
@@ -71,6 +73,14 @@ def run(argv: Sequence[str]) -> None:
     if failed:
         raise UserError(f"{', '.join(failed)}: failed, as said above; the same command tries again.")
     print(_report(study, output))
+
+
+def _require_recipe(trial: Trial) -> None:
+    """Finds typing errors before the first run, and not hours later."""
+    try:
+        _cli.parse(trial.files, trial.bindings)
+    except UserError as error:
+        raise UserError(f"Study.runs: {trial.label}: {error}") from error
 
 
 def _require_same(record: Record, trial: Trial, study: Study, records: pathlib.Path) -> None:

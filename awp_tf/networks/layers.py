@@ -29,13 +29,16 @@ class Normalize(keras.layers.Layer):
             **kwargs: As for every Keras layer.
 
         Raises:
-            UserError: A standard deviation is not above 0.
+            UserError: A standard deviation is not above 0, or a number is not one of pixels in [0, 1].
         """
         super().__init__(**kwargs)
         self.mean = _floats("mean", mean)
         self.std = _floats("std", std)
         if self.std and min(self.std) <= 0:
             raise UserError(f"std: expected numbers > 0, received {self.std}.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and max(map(abs, values)) > 1:
+                raise UserError(f"{name}: expected that of pixels in [0, 1], received {values}; divide by 255.")
 
     def build(self, shape: Sequence[int | None]) -> None:
         """Nothing is created, but a wrong length would broadcast in silence.

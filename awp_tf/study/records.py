@@ -62,6 +62,8 @@ class Study:
 
     def __post_init__(self) -> None:
         """Raises UserError where a setting makes no sense."""
+        if not isinstance(self.seeds, Sequence):
+            raise UserError(f"Study.seeds: expected several, for instance (0, 1, 2), received {self.seeds!r}.")
         for seed in self.seeds:
             at_least("Study.seeds", seed, 0)
         for kind in self.checkpoints.split(","):

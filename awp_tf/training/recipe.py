@@ -134,7 +134,7 @@ class Recipe:
             network = build(self.network, shape, classes)
             trainer = self._trainer(network, self._attacked(network, shape, classes), epochs, steps_per_epoch, seed)
         made = network.outputs[0].shape[-1]
-        if made < classes:
+        if made != classes:
             raise UserError(f"{network.name}: expected {classes} logits, one for each class, received {made}.")
         return trainer
 

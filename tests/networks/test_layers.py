@@ -146,6 +146,8 @@ def test_layers_describe_themselves():
     [
         (((0.5, 0.4, 0.3), None), 1, r"mean: expected one number, or one for each of the 1 channels .* \(gin/data"),
         ((None, (0.5, 0.4, 0.3)), 1, r"std: expected one number, or one for each of the 1 channels"),
+        (((125.3, 123.0, 113.9), None), 3, r"mean: expected that of pixels in \[0, 1\], received .*; divide by 255"),
+        ((None, (63.0,)), 3, r"std: expected that of pixels in \[0, 1\]"),
         (((0.5, 0.4), (0.1,)), 3, r"mean: expected one number, or one for each of the 3 channels"),
         (((0.5,), (0.0,)), 3, r"std: expected numbers > 0"),
         (((0.5,), (0.1, -0.1, 0.1)), 3, r"std: expected numbers > 0"),

@@ -198,6 +198,21 @@ def test_values_that_gin_would_not_take_or_not_use_are_one_line(binding, message
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("leaf", "attack"), [("laptop", []), ("at_awp", ["ATTACK=@FGSM()"])])
+def test_the_attack_of_training_is_not_changed_by_settings_of_another(leaf, attack):
+    files = [f"gin/{leaf}.gin", "gin/digits.gin"]
+    with pytest.raises(
+        UserError, match=r"^training/PGD\.steps: changes nothing, since no part .* is training/PGD\. \(in"
+    ):
+        _cli.parse(files, [*attack, "training/PGD.steps=3"])
+
+
+@pytest.mark.parametrize("attack", ["@training/PGD()", "@Restarts()", "@PGD()"])
+def test_settings_of_a_scope_and_of_all_scopes_are_used(attack):
+    text = _cli.parse(["gin/at.gin"], [f"ATTACK={attack}", "training/PGD.steps=3", "PGD.start=@GaussianStart()"])
+    assert "training/PGD.steps = 3" in text
+
+
 def test_classes_of_a_data_set_are_a_setting_like_any_other():
     text = _cli.parse(["gin/at.gin", "gin/data/cifar10_half.gin"], ["only_classes.classes=(5, 6)"])
     assert "only_classes.classes = (5, 6)" in text

@@ -79,6 +79,7 @@ def test_a_run_is_trained_and_drawn_by_the_commands_themselves(tmp_path):
         ({"runs": {"AT": [], "at": []}}, "different names and seeds, received at-seed0, at-seed0"),
         ({"runs": {"AT": []}, "seeds": (0, 0)}, "different names and seeds, received at-seed0, at-seed0"),
         ({"runs": {"AT": []}, "seeds": (-1,)}, r"Study\.seeds: expected a whole number >= 0"),
+        ({"runs": {"AT": []}, "seeds": 3}, r"Study\.seeds: expected several, for instance \(0, 1, 2\), received 3"),
         ({"runs": {"AT": []}, "checkpoints": "first"}, r"Study\.checkpoints: expected one of best, last, epochs"),
         ({"runs": {"AT": []}, "evaluate": "epochs"}, r"Study\.evaluate: expected one of best, last"),
         ({"runs": {"AT": []}, "checkpoints": "best"}, r"Study\.checkpoints: expected last among them"),
@@ -241,6 +242,18 @@ def test_a_study_from_end_to_end_goes_on_where_it_was_stopped(tmp_path):
     assert other.returncode == 2
     assert "holds a run with another configuration" in other.stderr
     assert (tmp_path / "out" / "study.md").stat().st_mtime_ns == written
+
+
+def test_a_typing_error_in_any_run_is_found_before_the_first(tmp_path):
+    runs = "Study.runs = {'AT': ['gin/at.gin'], 'AWP': ['gin/at_awp.gin', 'AWP.gama=0.01']}"
+    (tmp_path / "tiny.gin").write_text(STUDY.replace(STUDY.splitlines()[1], runs))
+    command = [sys.executable, "-m", "pipelines.study", f"--gin_file={tmp_path}/tiny.gin", f"--output={tmp_path}/out"]
+    command.append(f"--runs={tmp_path}/runs")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 2
+    assert "Study.runs: AWP: " in done.stderr
+    assert "Did you mean 'gamma'?" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
