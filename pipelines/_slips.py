@@ -42,20 +42,16 @@ def _used(text: str, called: Sequence[str]) -> dict[str, set[str]]:
     """Parts ("@", with their scopes) and macros ("%") to which references lead from what a command calls."""
     mentioned: dict[str, list[str]] = collections.defaultdict(list)
     for statement in re.split(r"\n(?=\S)", text):
-        name = re.split(r"\s*=", statement, maxsplit=1)[0]
-        scope, _, plain = name.rpartition("/")
-        references = re.findall(r"([@%](?:\w+/)*)(?:\w+\.)*(\w+)", statement)
-        owners = {f"@{scope}/{plain.split('.')[-2]}", f"@{plain.split('.')[-2]}"} if "." in plain else {f"%{plain}"}
-        for owner in {owner.replace("@/", "@") for owner in owners}:
-            mentioned[owner] += [kind + of for kind, of in references]
+        name = re.split(r"\s*=", statement, maxsplit=1)[0].split("/")[-1]
+        owner = f"@{name.split('.')[-2]}" if "." in name else f"%{name}"
+        mentioned[owner] += map("".join, re.findall(r"([@%](?:\w+/)*)(?:\w+\.)*(\w+)", statement))
     found: set[str] = set()
     ahead = [f"@{name}" for name in called]
     while ahead:
         each = ahead.pop()
         if each not in found:
             found.add(each)
-            # A part with a scope has the settings without one, too.
-            ahead += [*mentioned[each], *mentioned[f"@{each.split('/')[-1]}" if "/" in each else each]]
+            ahead += mentioned[each[0] + each[1:].split("/")[-1]]
     return {kind: {each[1:] for each in found if each[0] == kind} for kind in "@%"}
 
 
