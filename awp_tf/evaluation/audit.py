@@ -94,7 +94,9 @@ class Audit:
         searches = "; ".join(f"{name}: {dict(cascade.searches)!r}" for name, cascade in self.cascades.items())
         return {
             "network": subject.classifier.digest,
-            "data": ", ".join(f"{part} {split.digest()}" for part, split in subject.splits.items()),
+            "data": ", ".join(
+                f"{len(split):,} {part} images, {split.digest()}" for part, split in subject.splits.items()
+            ),
             "protocol": f"{protocol.threat!r}; seed {protocol.seed}; batches of {protocol.batch_size}; "
             f"{protocol.check_examples} images checked; {searches}",
             "machine": f"{protocol.shares(protocol.batch_size)} shares",

@@ -232,6 +232,12 @@ def test_another_evaluations_folder_is_refused(what, done, subject, splits, fini
         audit(mine, protocol, str(path))
 
 
+def test_an_evaluation_of_fewer_images_is_told_from_one_of_other_data(subject, finished):
+    fewer = dataclasses.replace(PROTOCOL, examples=7)
+    with pytest.raises(UserError, match=r"another data \(there: \d+ test images, .*; here: 7 test images, "):
+        audit(subject(), fewer, str(finished[0]))
+
+
 def test_a_foreign_folder_is_refused_and_left_alone(subject, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="expected a new or empty folder"):
