@@ -27,7 +27,7 @@ from awp_tf import threats
 from awp_tf.attacks.autoattack import ATTACKS
 from awp_tf.data.by_name import data_set
 from awp_tf.evaluation.audit import audit
-from awp_tf.evaluation.card import UPPER_BOUND, Card, results
+from awp_tf.evaluation.card import UPPER_BOUND, Card, results, worst_class
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.shard import Shard
 from awp_tf.evaluation.shards import audit_shard
@@ -78,7 +78,7 @@ def run(argv: Sequence[str]) -> None:
 def _report(card: Card, output: str) -> None:
     """Prints the table, and what is not to be believed."""
     failed = [check for check in card["checks"] if not check["passed"]]
-    print(f"\n{results(card)}\n")
+    print(f"\n{results(card)}\n\n{worst_class(card)}")
     for name, attack in card["attacks"].items():
         for remark in attack["remarks"]:
             print(f"{name}: {remark}")

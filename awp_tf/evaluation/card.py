@@ -50,6 +50,7 @@ def make(
         "robust_gap": gaps(parts),
         "checks": [check._asdict() for check in checks],
         "curve": curve._asdict(),
+        "class_names": list(subject.class_names),
         "per_class": first.per_class(classifier.classes),
         "attacks": {name: _description(cascade) for name, cascade in cascades.items()},
         "network": {
@@ -75,6 +76,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"# Robustness of {card['name']}",
         _verdict(card),
         results(card),
+        worst_class(card),
         "An image counts as robust where it is classified correctly and no attack fooled it; *worst case* takes all "
         "attacks together, image by image. Adversarial images were saved, read back and classified anew.",
         "## What was attacked",
@@ -112,6 +114,14 @@ def results(card: Mapping[str, Any]) -> str:
         gap = [f"{100 * card['robust_gap'][name]:.2f} %" if name in card["robust_gap"] else ""] * (len(parts) - 1)
         rows.append([label, *values, *gap, duration(seconds) if seconds else ""])
     return table(["attack", *parts, *["gap"] * (len(parts) - 1), "time"], rows)
+
+
+def worst_class(card: Mapping[str, Any]) -> str:
+    """The class of which the fewest images are robust, in a sentence: accuracies over all classes hide it."""
+    clean, robust = card["per_class"]["clean"], card["per_class"]["robust"]
+    worst = min((k for k, value in enumerate(robust) if value is not None), key=lambda k: (robust[k], clean[k]))
+    name = (card.get("class_names") or range(len(robust)))[worst]  # older cards have no names
+    return f"Least robust class: {name}, {100 * clean[worst]:.2f} % clean, {100 * robust[worst]:.2f} % robust."
 
 
 def _verdict(card: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from awp_tf.data import Split, ordered
 from awp_tf.evaluation import card as card_lib
 from awp_tf.evaluation.accuracy import evaluate as measured
 from awp_tf.evaluation.audit import audit
-from awp_tf.evaluation.card import markdown
+from awp_tf.evaluation.card import markdown, worst_class
 from awp_tf.evaluation.output import adversarial_file
 from awp_tf.evaluation.protocol import Protocol, Subject
 from awp_tf.evaluation.sanity import AccuracyCurve
@@ -123,6 +123,13 @@ def test_only_the_standard_attack_on_all_test_images_has_robustbenchs_name(chang
 
 def test_accuracy_by_class_is_clean_and_robust():
     assert RESULT.per_class(4) == {"clean": [0.5, 1.0, 1.0, None], "robust": [0.5, 0.0, 1.0, None]}
+
+
+def test_the_least_robust_class_is_named():
+    card = {"per_class": {"clean": [0.5, None, 0.25, 1.0], "robust": [0.25, None, 0.25, 0.5]}}
+    assert worst_class(card) == "Least robust class: 2, 25.00 % clean, 25.00 % robust."
+    named = {**card, "class_names": ["ant", "bee", "cat", "dog"]}
+    assert worst_class(named) == "Least robust class: cat, 25.00 % clean, 25.00 % robust."
 
 
 @pytest.mark.parametrize(("examples", "whole"), [(20, False), (40, True), (None, True)])
