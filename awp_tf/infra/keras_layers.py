@@ -41,6 +41,6 @@ def say_of_unsafe_gradients(network: keras.Layer) -> None:
 
 def _is_unsafe(layer: keras.Layer) -> bool:
     kind = keras.layers.Conv2D
-    if not isinstance(layer, kind) or type(layer).convolution_op is not kind.convolution_op:
+    if not isinstance(layer, kind) or type(layer).convolution_op is not kind.convolution_op or not layer.built:
         return False
     return layer.kernel_size == (1, 1) and max(layer.strides) > 1 and layer.kernel.shape[2] < UNSAFE_BELOW

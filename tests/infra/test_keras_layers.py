@@ -50,3 +50,9 @@ def test_without_a_word_in_the_environment_onednn_is_on_where_there_is_avx512(mo
         monkeypatch.setattr(keras_layers, "has_avx512", lambda avx512=avx512: avx512)
         say_of_unsafe_gradients(network)
         assert bool(capsys.readouterr().err) is avx512
+
+
+def test_a_layer_that_was_never_called_has_no_gradient_to_be_named(monkeypatch, capsys):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    say_of_unsafe_gradients(keras.layers.Conv2D(4, 1, 2))
+    assert not capsys.readouterr().err
